@@ -1,0 +1,52 @@
+"""Small things that both notebooks and the training loops need: seeds, the device, a progress bar."""
+
+import os
+import random
+import sys
+
+import torch
+from tqdm import tqdm
+
+
+def reset_seed(number):
+    """Seed Python's and torch's random numbers, on every device.
+
+    Args:
+        number: an integer.
+    """
+    random.seed(number)
+    torch.manual_seed(number)
+
+
+def default_device():
+    """Give the device to train on: "cuda" where there is one, else "cpu"."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def device_of(model):
+    """Give the device that a model's parameters are on."""
+    return next(model.parameters()).device
+
+
+def in_notebook():
+    """Tell whether this is a kernel with a page in front of it (Jupyter, Colab, VS Code)."""
+    ipython = sys.modules.get("IPython")
+    return ipython is not None and hasattr(ipython.get_ipython(), "kernel")
+
+
+def progress_bar(total, description):
+    """Make a progress bar that erases itself at the end, so that a saved notebook or a log holds none of it.
+
+    It is plain text on standard output, shown in a terminal and in a notebook, and nowhere else; tqdm's own
+    variable TQDM_DISABLE=1 turns it off.
+
+    Args:
+        total: number of steps, or None where it is not known.
+        description: what stands before the bar.
+
+    Returns:
+        A `tqdm` bar, to be used in a `with` block.
+    """
+    seen = (in_notebook() or sys.stdout.isatty()) and os.environ.get("TQDM_DISABLE", "0") in ("", "0")
+    return tqdm(total=total, desc=description, file=sys.stdout, leave=False, dynamic_ncols=True,
+                disable=not seen)

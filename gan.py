@@ -1,0 +1,204 @@
+"""Generative adversarial networks, fully connected and convolutional (Goodfellow et al., 2014; Radford et al., 2016).
+
+Axes: N images in a batch, D = 784 pixels in [-1, 1], Z = 96 noise dimensions.
+Discriminators give logits (no sigmoid): (N, 1).
+"""
+
+import functools
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+NOISE_DIM = 96
+IMAGE_SIZE = 28 * 28
+LEAK = 0.01  # slope of a LeakyReLU below zero
+
+
+def hello_gan():
+    """Print a greeting: the notebook's sign that this file was found."""
+    print("Hello from gan.py!")
+
+
+def sample_noise(batch_size, noise_dim, dtype=torch.float, device="cpu"):
+    """Draw uniform noise in [-1, 1).
+
+    Args:
+        batch_size: N, at least 1.
+        noise_dim: Z, at least 1.
+        dtype: of the noise.
+        device: where it is drawn.
+
+    Returns:
+        (N, Z).
+
+    Raises:
+        ValueError: a size below 1.
+    """
+    if batch_size < 1 or noise_dim < 1:
+        raise ValueError(f"expected batch_size and noise_dim of at least 1, found {batch_size} and {noise_dim}")
+    return 2 * torch.rand(batch_size, noise_dim, dtype=dtype, device=device) - 1
+
+
+# ---------------------------------------------------------------- networks
+
+
+def discriminator():
+    """Score images with fully connected layers: (N, 784) in [-1, 1] -> logits (N, 1); 267,009 parameters.
+
+    The leak is 0.01: the coursework's list of layers says so, though a sentence below it says 0.001.
+    """
+    return _expect_width("images", IMAGE_SIZE, nn.Sequential(
+        nn.Linear(IMAGE_SIZE, 256),  # 256
+        nn.LeakyReLU(LEAK),
+        nn.Linear(256, 256),         # 256
+        nn.LeakyReLU(LEAK),
+        nn.Linear(256, 1),           # 1
+    ))
+
+
+def generator(noise_dim=NOISE_DIM):
+    """Draw images with fully connected layers: noise (N, Z) -> (N, 784) in [-1, 1]."""
+    _check_noise_dim(noise_dim)
+    return _expect_width("noise", noise_dim, nn.Sequential(
+        nn.Linear(noise_dim, 1024),   # 1024
+        nn.ReLU(),
+        nn.Linear(1024, 1024),        # 1024
+        nn.ReLU(),
+        nn.Linear(1024, IMAGE_SIZE),  # 784
+        nn.Tanh(),
+    ))
+
+
+def build_dc_classifier():
+    """Score images with convolutions: (N, 784) in [-1, 1] -> logits (N, 1); 1,102,721 parameters."""
+    return _expect_width("images", IMAGE_SIZE, nn.Sequential(
+        nn.Unflatten(1, (1, 28, 28)),     # 1, 28, 28
+        nn.Conv2d(1, 32, kernel_size=5),  # 32, 24, 24
+        nn.LeakyReLU(LEAK),
+        nn.MaxPool2d(2, stride=2),        # 32, 12, 12
+        nn.Conv2d(32, 64, kernel_size=5),  # 64, 8, 8
+        nn.LeakyReLU(LEAK),
+        nn.MaxPool2d(2, stride=2),        # 64, 4, 4
+        nn.Flatten(),                     # 1024
+        nn.Linear(4 * 4 * 64, 4 * 4 * 64),  # 1024
+        nn.LeakyReLU(LEAK),
+        nn.Linear(4 * 4 * 64, 1),         # 1
+    ))
+
+
+def build_dc_generator(noise_dim=NOISE_DIM):
+    """Draw images with transposed convolutions: noise (N, Z) -> (N, 784) in [-1, 1].
+
+    The network of InfoGAN (Chen et al., 2016, appendix C.1). It ends in a Tanh, since the images that D is shown
+    lie in [-1, 1].
+    """
+    _check_noise_dim(noise_dim)
+    return _expect_width("noise", noise_dim, nn.Sequential(
+        nn.Linear(noise_dim, 1024),       # 1024
+        nn.ReLU(),
+        nn.BatchNorm1d(1024),
+        nn.Linear(1024, 7 * 7 * 128),     # 6272
+        nn.ReLU(),
+        nn.BatchNorm1d(7 * 7 * 128),
+        nn.Unflatten(1, (128, 7, 7)),     # 128, 7, 7
+        nn.ConvTranspose2d(128, 64, kernel_size=4, stride=2, padding=1),  # 64, 14, 14
+        nn.ReLU(),
+        nn.BatchNorm2d(64),
+        nn.ConvTranspose2d(64, 1, kernel_size=4, stride=2, padding=1),    # 1, 28, 28
+        nn.Tanh(),
+        nn.Flatten(),                     # 784
+    ))
+
+
+# ---------------------------------------------------------------- losses
+
+
+def discriminator_loss(logits_real, logits_fake):
+    """Cross entropy of D, to be minimised: Goodfellow et al. (2014), equation 1, with the sign turned.
+
+    Args:
+        logits_real: D on real images, (N, 1) or (N,).
+        logits_fake: D on generated images, likewise.
+
+    Returns:
+        A scalar tensor: the mean over real images plus the mean over generated ones.
+    """
+    _check_not_empty(logits_real=logits_real, logits_fake=logits_fake)
+    real = F.binary_cross_entropy_with_logits(logits_real, torch.ones_like(logits_real))
+    fake = F.binary_cross_entropy_with_logits(logits_fake, torch.zeros_like(logits_fake))
+    return real + fake
+
+
+def generator_loss(logits_fake):
+    """Cross entropy of G in its non-saturating form, -E[log D(G(z))]: Goodfellow et al. (2014), section 3.
+
+    Args:
+        logits_fake: D on generated images, (N, 1) or (N,).
+
+    Returns:
+        A scalar tensor, the mean over the batch.
+    """
+    _check_not_empty(logits_fake=logits_fake)
+    return F.binary_cross_entropy_with_logits(logits_fake, torch.ones_like(logits_fake))
+
+
+def ls_discriminator_loss(scores_real, scores_fake):
+    """Least-squares loss of D, real target 1 and fake target 0: Mao et al. (2017), equation 2.
+
+    Args:
+        scores_real: D on real images, (N, 1) or (N,).
+        scores_fake: D on generated images, likewise.
+
+    Returns:
+        A scalar tensor: half the mean square over real images plus half over generated ones.
+    """
+    _check_not_empty(scores_real=scores_real, scores_fake=scores_fake)
+    return 0.5 * (scores_real - 1).square().mean() + 0.5 * scores_fake.square().mean()
+
+
+def ls_generator_loss(scores_fake):
+    """Least-squares loss of G, target 1: Mao et al. (2017), equation 2.
+
+    Args:
+        scores_fake: D on generated images, (N, 1) or (N,).
+
+    Returns:
+        A scalar tensor: half the mean square over the batch.
+    """
+    _check_not_empty(scores_fake=scores_fake)
+    return 0.5 * (scores_fake - 1).square().mean()
+
+
+def get_optimizer(model):
+    """Make the Adam of Radford et al. (2016), with the coursework's rate: 1e-3, betas (0.5, 0.999)."""
+    parameters = list(model.parameters())
+    # one kernel updates all weights, where the device has it: the same formula, less time
+    fused = all(p.device.type in ("cpu", "cuda") for p in parameters)
+    return torch.optim.Adam(parameters, lr=1e-3, betas=(0.5, 0.999), fused=fused)
+
+
+# ---------------------------------------------------------------- what is refused, and in which words
+
+
+def _check_noise_dim(noise_dim):
+    if not isinstance(noise_dim, int) or noise_dim < 1:
+        raise ValueError(f"noise_dim: expected a positive integer, found {noise_dim!r}")
+
+
+def _check_not_empty(**scores):
+    for name, values in scores.items():
+        if values.numel() == 0:
+            raise ValueError(f"{name}: expected at least one score, found shape {tuple(values.shape)}")
+
+
+def _expect_width(what, width, network):
+    """Let a network name the width it expected, before a matrix product fails inside torch."""
+    network.register_forward_pre_hook(functools.partial(_check_width, what, width))
+    return network
+
+
+def _check_width(what, width, network, inputs):
+    x = inputs[0]
+    if x.ndim != 2 or x.shape[1] != width or len(x) == 0:
+        raise ValueError(f"{what}: expected shape (N, {width}) with N >= 1, found {tuple(x.shape)}")

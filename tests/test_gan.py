@@ -1,0 +1,141 @@
+"""gan.py against the numbers of the brief and formulas in float64."""
+
+import pytest
+import torch
+from torch import nn
+
+import gan
+from cscm77.grad import rel_error
+
+FAKE = torch.tensor([-1.80865868, 0.09030055, -0.4428902, -0.07879368, -0.37655044,
+                     0.32084742, -0.28590837, 1.01376281, 0.99241439, 0.39394346])
+REAL = torch.tensor([0.93487311, -1.01698916, -0.57304769, -0.88162704, -1.40129389,
+                     -1.45395693, -1.54239755, -0.57273325, 0.98584429, 0.13312152])
+NETWORKS = {"discriminator": (gan.discriminator, 267009), "generator(4)": (lambda: gan.generator(4), 1858320),
+            "build_dc_classifier": (gan.build_dc_classifier, 1102721),
+            "build_dc_generator(4)": (lambda: gan.build_dc_generator(4), 6580801)}
+
+
+def test_hello_prints_the_line_of_the_brief(capsys):
+    gan.hello_gan()
+    assert capsys.readouterr().out == "Hello from gan.py!\n"
+
+
+@pytest.mark.parametrize("loss, number", [
+    (gan.discriminator_loss(REAL, FAKE), 1.8423983904443109),
+    (gan.generator_loss(FAKE), 0.771286196423346),
+    (gan.ls_discriminator_loss(REAL, FAKE), 1.8770293614440594),
+    (gan.ls_generator_loss(FAKE), 0.816954786997558),
+])
+def test_losses_give_the_numbers_of_the_brief(loss, number):
+    assert rel_error(torch.tensor(number), loss) < 1e-7
+
+
+@pytest.mark.parametrize("build, number", NETWORKS.values(), ids=NETWORKS)
+def test_networks_have_the_parameters_of_the_brief(build, number):
+    assert sum(p.numel() for p in build().parameters()) == number
+
+
+@pytest.mark.parametrize("shape", [(50,), (50, 1)])
+def test_losses_equal_their_formulas_in_float64(shape):
+    real, fake = 3 * torch.randn(shape), 3 * torch.randn(shape)
+    d_real, d_fake = torch.sigmoid(real.double()), torch.sigmoid(fake.double())
+    expected = {
+        gan.discriminator_loss: -d_real.log().mean() - (1 - d_fake).log().mean(),
+        gan.ls_discriminator_loss: ((real.double() - 1) ** 2).mean() / 2 + (fake.double() ** 2).mean() / 2,
+    }
+    for loss, value in expected.items():
+        torch.testing.assert_close(loss(real, fake).double(), value, rtol=1e-6, atol=0)
+    torch.testing.assert_close(gan.generator_loss(fake).double(), -d_fake.log().mean(), rtol=1e-6, atol=0)
+    torch.testing.assert_close(gan.ls_generator_loss(fake).double(), ((fake.double() - 1) ** 2).mean() / 2,
+                               rtol=1e-6, atol=0)
+
+
+def test_cross_entropies_stay_finite_where_a_sigmoid_rounds_to_0_or_1():
+    sure = torch.tensor([200.0])
+    assert gan.discriminator_loss(-sure, sure).item() == pytest.approx(400)
+    assert gan.generator_loss(-sure).item() == pytest.approx(200)
+
+
+def test_guessing_costs_what_the_theory_says():
+    undecided = torch.zeros(8, 1)
+    assert gan.discriminator_loss(undecided, undecided).item() == pytest.approx(1.386294, abs=1e-6)
+    assert gan.generator_loss(undecided).item() == pytest.approx(0.693147, abs=1e-6)
+
+
+def test_losses_of_differing_batches_weigh_both_means_alike():
+    real, fake = torch.randn(4), torch.randn(40)
+    torch.testing.assert_close(gan.discriminator_loss(real, fake), gan.discriminator_loss(real.repeat(10), fake))
+
+
+def test_noise_is_uniform_between_minus_1_and_1():
+    z = gan.sample_noise(1000, 96)
+    assert z.shape == (1000, 96) and z.dtype == torch.float32
+    assert -1 <= z.min() < -0.999 and 0.999 < z.max() <= 1
+    assert z.mean().item() == pytest.approx(0, abs=0.01)
+    assert z.var().item() == pytest.approx(1 / 3, rel=0.01)
+    assert gan.sample_noise(2, 3, dtype=torch.float64).dtype == torch.float64
+
+
+@pytest.mark.parametrize("build", [gan.discriminator, gan.build_dc_classifier])
+def test_discriminators_give_one_logit_an_image(build):
+    logits = build()(torch.rand(3, 784) * 2 - 1)
+    assert logits.shape == (3, 1)
+
+
+@pytest.mark.parametrize("build", [gan.generator, gan.build_dc_generator])
+def test_generators_draw_between_minus_1_and_1(build):
+    images = build()(gan.sample_noise(8, gan.NOISE_DIM))
+    assert gan.NOISE_DIM == 96 and images.shape == (8, 784)
+    assert -1 <= images.min() < 0 < images.max() <= 1
+
+
+def test_the_leak_is_the_one_of_the_list_of_layers():
+    leaks = {layer.negative_slope for build in (gan.discriminator, gan.build_dc_classifier)
+             for layer in build() if isinstance(layer, nn.LeakyReLU)}
+    assert leaks == {0.01}
+
+
+def test_optimizer_is_the_adam_of_the_brief():
+    model = gan.discriminator()
+    solver = gan.get_optimizer(model)
+    assert type(solver) is torch.optim.Adam
+    assert (solver.defaults["lr"], solver.defaults["betas"]) == (1e-3, (0.5, 0.999))
+    assert [id(p) for p in solver.param_groups[0]["params"]] == [id(p) for p in model.parameters()]
+
+
+def test_optimizer_steps_as_the_default_adam_does():
+    fused, default = gan.generator(4), gan.generator(4)
+    default.load_state_dict(fused.state_dict())
+    solvers = gan.get_optimizer(fused), torch.optim.Adam(default.parameters(), lr=1e-3, betas=(0.5, 0.999))
+    for _ in range(5):
+        z = gan.sample_noise(16, 4)
+        for network, solver in zip((fused, default), solvers, strict=True):
+            solver.zero_grad()
+            network(z).square().mean().backward()
+            solver.step()
+    for ours, theirs in zip(fused.parameters(), default.parameters(), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=0, atol=2e-6)
+
+
+BAD_CALLS = {
+    "noise of another width": (lambda: gan.generator()(torch.rand(2, 95)), r"noise.*\(N, 96\).*found \(2, 95\)"),
+    "DC noise of another width": (lambda: gan.build_dc_generator(4)(torch.rand(2, 96)), r"\(N, 4\).*found \(2, 96\)"),
+    "images that are not flat": (lambda: gan.discriminator()(torch.rand(2, 1, 28, 28)), r"\(N, 784\).*\(2, 1, 28, 28\)"),
+    "DC images of another size": (lambda: gan.build_dc_classifier()(torch.rand(2, 1024)), r"images.*found \(2, 1024\)"),
+    "no images": (lambda: gan.discriminator()(torch.rand(0, 784)), r"N >= 1.*found \(0, 784\)"),
+    "no noise": (lambda: gan.generator()(torch.rand(0, 96)), r"N >= 1.*found \(0, 96\)"),
+    "no samples": (lambda: gan.sample_noise(0, 96), "at least 1, found 0 and 96"),
+    "noise without width": (lambda: gan.sample_noise(3, 0), "at least 1, found 3 and 0"),
+    "a network for no noise": (lambda: gan.generator(0), "positive integer.*found 0"),
+    "no scores of D": (lambda: gan.discriminator_loss(REAL, FAKE[:0]), r"logits_fake.*found shape \(0,\)"),
+    "no scores for G": (lambda: gan.generator_loss(FAKE[:0]), r"logits_fake.*found shape \(0,\)"),
+    "no scores for least squares": (lambda: gan.ls_discriminator_loss(REAL[:0], FAKE), r"scores_real.*\(0,\)"),
+    "no scores for least squares of G": (lambda: gan.ls_generator_loss(FAKE[:0]), r"scores_fake.*\(0,\)"),
+}
+
+
+@pytest.mark.parametrize("call, message", BAD_CALLS.values(), ids=BAD_CALLS)
+def test_bad_input_is_named(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()

@@ -1,0 +1,186 @@
+"""vae.py against the numbers of the brief, torch.distributions and formulas in float64."""
+
+import copy
+import pickle
+
+import pytest
+import torch
+from torch import nn
+from torch.distributions import Normal
+from torch.distributions import kl_divergence as kl_of_distributions
+
+from cscm77.grad import rel_error
+from cscm77.utils import reset_seed
+from vae import CVAE, VAE, hello_vae, kl_divergence, loss_function, reconstruction, reparametrize
+
+IMAGE = torch.sigmoid(torch.FloatTensor([[2, 5], [6, 7]]))[None, None]
+IMAGE_HAT = torch.sigmoid(torch.FloatTensor([[1, 10], [9, 3]]))[None, None]
+
+
+def images(n=4):
+    return torch.rand(n, 1, 28, 28)
+
+
+def labels(n=4):
+    return torch.eye(10)[torch.arange(n) % 10]
+
+
+def test_hello_prints_the_line_of_the_brief(capsys):
+    hello_vae()
+    assert capsys.readouterr().out == "Hello from vae.py!\n"
+
+
+def test_reparametrize_gives_the_numbers_of_the_brief():
+    reset_seed(0)
+    z = reparametrize(torch.zeros(1, 15), torch.ones(1, 15))
+    assert z.shape == (1, 15)
+    assert rel_error(z.mean(-1), torch.FloatTensor([-0.4363])) == pytest.approx(5.639056398351415e-05, rel=1e-12)
+    assert rel_error(z.std(-1), torch.FloatTensor([1.6860])) == pytest.approx(7.1412955526273885e-06, rel=1e-12)
+
+
+def test_loss_gives_the_number_of_the_brief():
+    loss = loss_function(IMAGE, IMAGE_HAT, torch.ones(1, 15), torch.zeros(1, 15))
+    assert rel_error(torch.tensor(8.5079), loss) == pytest.approx(2.1297676389877955e-06, rel=1e-12)
+
+
+def test_the_first_argument_is_the_reconstruction():
+    swapped = loss_function(IMAGE_HAT, IMAGE, torch.ones(1, 15), torch.zeros(1, 15))
+    assert swapped.item() == pytest.approx(8.0731, abs=5e-5)
+
+
+def test_reparametrize_is_a_sample_of_the_posterior():
+    mu, logvar = torch.randn(5, 3), torch.randn(5, 3)
+    torch.manual_seed(1)
+    z = reparametrize(mu, logvar)
+    torch.manual_seed(1)
+    torch.testing.assert_close(z, Normal(mu, (0.5 * logvar).exp()).rsample())
+
+
+def test_reparametrize_passes_gradients_to_mean_and_variance():
+    mu, logvar = torch.randn(5, 3, requires_grad=True), torch.randn(5, 3, requires_grad=True)
+    z = reparametrize(mu, logvar)
+    z.sum().backward()
+    torch.testing.assert_close(mu.grad, torch.ones(5, 3))
+    torch.testing.assert_close(logvar.grad, 0.5 * (z - mu).detach())
+
+
+def test_kl_equals_that_of_the_distributions():
+    mu, logvar = torch.randn(6, 15), torch.randn(6, 15)
+    expected = kl_of_distributions(Normal(mu.double(), (0.5 * logvar.double()).exp()), Normal(0.0, 1.0))
+    torch.testing.assert_close(kl_divergence(mu, logvar).double(), expected.sum() / 6, rtol=1e-6, atol=0)
+
+
+def test_reconstruction_equals_the_formula_in_float64():
+    x, x_hat = images().double(), images().double().clamp(0.01, 0.99)
+    expected = -(x * x_hat.log() + (1 - x) * (1 - x_hat).log()).flatten(1).sum(1).mean()
+    torch.testing.assert_close(reconstruction(x_hat.float(), x.float()).double(), expected, rtol=1e-6, atol=0)
+
+
+def test_loss_is_the_sum_of_its_named_parts():
+    model = VAE(784)
+    x = images()
+    x_hat, mu, logvar = model(x)
+    torch.testing.assert_close(loss_function(x_hat, x, mu, logvar), reconstruction(x_hat, x) + kl_divergence(mu, logvar))
+
+
+def test_loss_is_a_mean_over_the_batch_and_a_sum_within_an_image():
+    x, x_hat, mu, logvar = images(), images(), torch.randn(4, 15), torch.randn(4, 15)
+    twice = loss_function(*(torch.cat((t, t)) for t in (x_hat, x, mu, logvar)))
+    torch.testing.assert_close(twice, loss_function(x_hat, x, mu, logvar))
+
+
+@pytest.mark.parametrize("shape", [(4, 1, 28, 28), (4, 784)])
+def test_shapes_of_the_vae(shape):
+    model = VAE(784, latent_size=7, hidden_dim=20)
+    x_hat, mu, logvar = model(torch.rand(shape))
+    assert x_hat.shape == (4, 1, 28, 28) and mu.shape == logvar.shape == (4, 7)
+    assert (model.input_size, model.latent_size, model.hidden_dim) == (784, 7, 20)
+    assert 0 <= x_hat.min() and x_hat.max() <= 1
+
+
+def test_shapes_of_the_cvae_in_the_order_of_its_arguments():
+    model = CVAE(784, 10, 7)
+    x_hat, mu, logvar = model(images(), labels())
+    assert x_hat.shape == (4, 1, 28, 28) and mu.shape == logvar.shape == (4, 7)
+
+
+def test_layers_are_those_of_the_brief():
+    model = VAE(784, hidden_dim=30)
+    kinds = [type(layer) for layer in model.encoder] + [type(layer) for layer in model.decoder]
+    assert kinds == [nn.Flatten] + [nn.Linear, nn.ReLU] * 3 + [nn.Linear, nn.ReLU] * 3 + [
+        nn.Linear, nn.Sigmoid, nn.Unflatten]
+    sizes = [(layer.in_features, layer.out_features) for layer in model.modules() if isinstance(layer, nn.Linear)]
+    assert sizes == [(784, 30), (30, 30), (30, 30), (30, 15), (30, 15), (15, 30), (30, 30), (30, 30), (30, 784)]
+
+
+def test_the_decoder_is_called_directly():
+    assert VAE(784).decoder(torch.randn(3, 15)).shape == (3, 1, 28, 28)
+    assert CVAE(784).decoder(torch.randn(3, 25)).shape == (3, 1, 28, 28)
+
+
+def test_the_label_changes_what_is_encoded_and_what_is_drawn():
+    model = CVAE(784)
+    x = images(1)
+    (mu_of_3, _), (mu_of_4, _) = (model.encode(x, torch.eye(10)[d:d + 1]) for d in (3, 4))
+    assert not torch.equal(mu_of_3, mu_of_4)
+    z = torch.zeros(1, 15)
+    three, four = (model.decoder(torch.cat((z, torch.eye(10)[d:d + 1]), dim=1)) for d in (3, 4))
+    assert not torch.equal(three, four)
+
+
+def test_the_posterior_begins_with_the_variance_of_the_prior():
+    _, logvar = VAE(784).encode(images())
+    assert torch.equal(logvar, torch.zeros(4, 15))
+
+
+def test_relu_layers_begin_with_the_variance_of_he():
+    encoder = VAE(784).encoder
+    for layer in (encoder[1], encoder[3], encoder[5]):
+        assert layer.weight.std().item() == pytest.approx((2 / layer.in_features) ** 0.5, rel=0.03)
+
+
+def test_every_parameter_learns():
+    model, x = CVAE(784, hidden_dim=20), images()
+    x_hat, mu, logvar = model(x, labels())
+    loss_function(x_hat, x, mu, logvar).backward()
+    assert all(p.grad.abs().sum() > 0 for p in model.parameters())
+
+
+def test_models_can_be_copied_pickled_and_restored():
+    model, z = VAE(784, hidden_dim=20), torch.randn(2, 15)
+    restored = VAE(784, hidden_dim=20)
+    restored.load_state_dict(model.state_dict())
+    for other in (copy.deepcopy(model), pickle.loads(pickle.dumps(model)), restored):
+        assert torch.equal(other.decoder(z), model.decoder(z))
+
+
+BAD_CALLS = {
+    "images of another size": (lambda: VAE(784)(torch.rand(4, 1, 32, 32)), r"784 pixels.*found \(4, 1, 32, 32\)"),
+    "no images": (lambda: VAE(784)(torch.rand(0, 784)), r"N >= 1.*found \(0, 784\)"),
+    "one image without a batch": (lambda: VAE(784)(torch.rand(784)), r"found \(784,\)"),
+    "latent of another width": (lambda: VAE(784).decoder(torch.randn(2, 14)), r"latent.*\(N, 15\).*found \(2, 14\)"),
+    "latent without label": (lambda: CVAE(784).decoder(torch.randn(2, 15)),
+                             r"latent \(15\) and one-hot label \(10\).*\(N, 25\).*found \(2, 15\)"),
+    "no latents": (lambda: VAE(784).decoder(torch.randn(0, 15)), r"N >= 1.*found \(0, 15\)"),
+    "one-hot of another width": (lambda: CVAE(784)(images(), torch.eye(4)), r"\(4, 10\), found \(4, 4\)"),
+    "labels that are not one-hot": (lambda: CVAE(784)(images(), torch.arange(4)), r"\(4, 10\), found \(4,\)"),
+    "a label too few": (lambda: CVAE(784)(images(), labels(3)), r"\(4, 10\), found \(3, 10\)"),
+    "mu and logvar that differ": (lambda: reparametrize(torch.zeros(2, 3), torch.zeros(2, 4)), r"\(2, 3\) and \(2, 4\)"),
+    "x and x_hat that differ": (lambda: loss_function(images(4), images(3), torch.zeros(3, 2), torch.zeros(3, 2)),
+                                r"x_hat \(4, 1, 28, 28\), x \(3, 1, 28, 28\)"),
+    "empty loss": (lambda: loss_function(images(0), images(0), torch.zeros(0, 2), torch.zeros(0, 2)), "at least one"),
+    "images of another range": (lambda: loss_function(images(), 2 * images() - 1, torch.zeros(4, 2), torch.zeros(4, 2)),
+                                r"x: expected values in \[0, 1\], found -"),
+    "a reconstruction that is nan": (
+        lambda: loss_function(images() * torch.nan, images(), torch.zeros(4, 2), torch.zeros(4, 2)), "x_hat.*found nan"),
+    "pixels that make no square": (lambda: VAE(783), "square.*found 783"),
+    "no latent": (lambda: VAE(784, latent_size=0), "latent_size: expected a positive integer, found 0"),
+    "half a hidden unit": (lambda: VAE(784, hidden_dim=0.5), "hidden_dim.*found 0.5"),
+    "no class": (lambda: CVAE(784, num_classes=0), "num_classes.*found 0"),
+}
+
+
+@pytest.mark.parametrize("call, message", BAD_CALLS.values(), ids=BAD_CALLS)
+def test_bad_input_is_named(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()
