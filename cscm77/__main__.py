@@ -1,0 +1,200 @@
+"""Run the notebooks from a terminal: python -m cscm77.
+
+Each runs in a fresh kernel of this Python. What its cells print is passed on as they print it; the executed notebook,
+the same as HTML and the pictures are written to `results/`. The notebooks themselves stay as they are, unless
+`--update` asks for the executed ones in their place.
+"""
+
+import argparse
+import os
+import re
+import sys
+import time
+from pathlib import Path
+
+import nbformat
+from ipykernel.kernelspec import get_kernel_dict
+from jupyter_client.kernelspec import KernelSpec
+from jupyter_client.manager import AsyncKernelManager
+from nbclient import NotebookClient
+from nbclient.exceptions import CellExecutionError, DeadKernelError
+from nbconvert import HTMLExporter
+from nbconvert.preprocessors import CoalesceStreamsPreprocessor
+
+PACKAGE_FOLDER = Path(__file__).resolve().parent.parent
+NOTEBOOKS = {"vae": PACKAGE_FOLDER / "variational_autoencoders.ipynb",
+             "gan": PACKAGE_FOLDER / "generative_adversarial_networks.ipynb"}
+COLOUR = re.compile(r"\x1b\[[0-9;]*m")
+OVERWRITTEN = re.compile(r"[^\n]*\r(?!\n)")  # what a progress bar leaves in a line that is written over
+CELL_LINE = re.compile(r"(?:Cell In\s*\[\d+\]|<ipython-input[^>]*>).*?line:?\s*(\d+)")
+
+
+class ThisPythonKernelManager(AsyncKernelManager):
+    """Starts kernels with the Python that runs this command, whatever kernels are registered on the machine."""
+
+    @property
+    def kernel_spec(self):
+        """Describe the kernel: ipykernel in `sys.executable`."""
+        return KernelSpec(**get_kernel_dict())
+
+
+class TerminalClient(NotebookClient):
+    """Executes a notebook, passing on what its cells print, and how long each section took."""
+
+    kernel_manager_class = ThisPythonKernelManager
+
+    def __init__(self, notebook, **options):
+        quiet = ["--log-level=ERROR"]  # of the kernel's own log, which speaks of its sockets
+        super().__init__(notebook, timeout=None, on_cell_execute=self._begin_cell, extra_arguments=quiet, **options)
+        self.cell_index = None  # of the cell that runs, or ran last
+        self._section, self._began = None, time.perf_counter()
+
+    def process_message(self, msg, cell, cell_index):
+        """Keep an output in the notebook, as the base class does, and show text at once."""
+        if msg["msg_type"] == "stream":
+            print(msg["content"]["text"], end="", flush=True)
+        return super().process_message(msg, cell, cell_index)
+
+    def end_section(self):
+        """Say how long the section took that has run until now."""
+        if self._section is not None:
+            print(f"   ({self._section}: {time.perf_counter() - self._began:.1f} s)", flush=True)
+        self._section, self._began = None, time.perf_counter()
+
+    def _begin_cell(self, cell, cell_index):
+        self.cell_index = cell_index
+        section = section_of(self.nb, cell_index)
+        if section != self._section:
+            self.end_section()
+            self._section = section
+            print(f"\n## {section}", flush=True)
+
+
+def main(arguments=None):
+    """Run the command line; gives the exit status."""
+    options = parse(arguments)
+    for path in options.notebooks:
+        failure = run(path, options.output, images=options.images, update=options.update)
+        if failure:
+            print(f"\n{failure}", file=sys.stderr)
+            return 1
+    print(f"\nThe notebooks, their HTML and the pictures are in {options.output}")
+    return 0
+
+
+def parse(arguments):
+    """Read the command line."""
+    parser = argparse.ArgumentParser(prog="python -m cscm77", description=__doc__.split("\n\n")[0],
+                                     epilog="Without a name, both notebooks run.")
+    parser.add_argument("notebooks", nargs="*", type=notebook_path, metavar="vae|gan|FILE.ipynb",
+                        help="the notebook to run")
+    parser.add_argument("--images", type=positive, metavar="N", help="use only the first N images of each split")
+    parser.add_argument("--output", type=Path, default=PACKAGE_FOLDER / "results", metavar="DIR",
+                        help="where the results go (results/ beside the notebooks)")
+    parser.add_argument("--update", action="store_true", help="also put the executed notebooks in the notebooks' place")
+    options = parser.parse_args(arguments)
+    options.notebooks = options.notebooks or list(NOTEBOOKS.values())
+    return options
+
+
+def notebook_path(text):
+    """Find the notebook that a word of the command line means."""
+    path = NOTEBOOKS.get(text, Path(text))
+    if not path.is_file() and (PACKAGE_FOLDER / path).is_file():
+        path = PACKAGE_FOLDER / path
+    if path.suffix != ".ipynb" or not path.is_file():
+        raise argparse.ArgumentTypeError(f"expected vae, gan or the file of a notebook, found {text!r}")
+    return path
+
+
+def positive(text):
+    """Read a positive whole number."""
+    if not (text.isdecimal() and int(text) > 0):
+        raise argparse.ArgumentTypeError(f"expected a positive whole number, found {text!r}")
+    return int(text)
+
+
+def run(path, output, *, images=None, update=False):
+    """Execute one notebook and write what came of it.
+
+    Args:
+        path: of the notebook.
+        output: folder for the executed notebook, its HTML and its pictures; made if it is missing.
+        images: how many images each split is cut to; all when not given.
+        update: whether the executed notebook also replaces the one at `path`.
+
+    Returns:
+        None, or, where a cell failed, the sentence that says which, at what line and why.
+    """
+    output.mkdir(parents=True, exist_ok=True)
+    notebook = nbformat.read(path, as_version=4)
+    client = TerminalClient(notebook, resources={"metadata": {"path": str(path.resolve().parent)}})
+    print(f"\n# {path.name}", flush=True)
+    failure = None
+    try:
+        client.execute(env=kernel_environment(output, images))
+    except (CellExecutionError, DeadKernelError) as error:
+        failure = describe_failure(path, notebook, client.cell_index, error)
+    client.end_section()
+    tidy(notebook)
+    nbformat.write(notebook, output / path.name)
+    html, _ = HTMLExporter().from_notebook_node(notebook)
+    (output / path.name).with_suffix(".html").write_text(html, encoding="utf-8")
+    if update and not failure:
+        nbformat.write(notebook, path)
+    return failure
+
+
+def kernel_environment(output, images):
+    """Give the environment of a kernel: ours, and the settings that the notebooks and loaders obey."""
+    environment = {**os.environ, "CSCM77_RESULTS": str(output.resolve()),
+                   "MPLBACKEND": "module://matplotlib_inline.backend_inline"}
+    if images:
+        environment["CSCM77_IMAGES"] = str(images)
+    if os.environ.get("MNIST_DIR"):  # relative to where the command was given, not to the notebook
+        environment["MNIST_DIR"] = str(Path(os.environ["MNIST_DIR"]).resolve())
+    if not sys.stdout.isatty():
+        environment["TQDM_DISABLE"] = "1"
+    return environment
+
+
+def section_of(notebook, cell_index):
+    """Give the last heading above a cell."""
+    for cell in reversed(notebook.cells[:cell_index]):
+        headings = re.findall(r"^#+ +(.*)$", cell.source, flags=re.MULTILINE) if cell.cell_type == "markdown" else []
+        if headings:
+            return headings[-1]
+    return "Start"
+
+
+def describe_failure(path, notebook, cell_index, error):
+    """Say which notebook, code cell and line failed, and why, after the traceback."""
+    if cell_index is None:
+        return f"{path.name}: the kernel did not start: {error}"
+    number = sum(cell.cell_type == "code" for cell in notebook.cells[:cell_index + 1])
+    where = f'{path.name}, code cell {number} ("{section_of(notebook, cell_index)}")'
+    shown = [output for output in notebook.cells[cell_index].outputs if output.output_type == "error"]
+    if not shown:
+        return f"{where}: {error}"
+    traceback = COLOUR.sub("", "\n".join(shown[-1].traceback))
+    lines = CELL_LINE.findall(traceback)
+    line = f", line {lines[0]}" if lines else ""  # the first is this cell; deeper ones are what it called
+    return f"{traceback}\n\n{where}{line}: {shown[-1].ename}: {shown[-1].evalue}"
+
+
+def tidy(notebook):
+    """Take out of an executed notebook what belongs to the run and not to the page: progress bars and widget state."""
+    CoalesceStreamsPreprocessor().preprocess(notebook, {})
+    notebook.metadata.pop("widgets", None)
+    for cell in notebook.cells:
+        cell.metadata.pop("execution", None)
+        if cell.cell_type != "code":
+            continue
+        for output in cell.outputs:
+            if output.output_type == "stream":
+                output.text = OVERWRITTEN.sub("", output.text)
+        cell.outputs = [o for o in cell.outputs if o.output_type != "stream" or o.text.strip()]
+
+
+if __name__ == "__main__":
+    sys.exit(main())
