@@ -121,7 +121,7 @@ def test_optimizer_steps_as_the_default_adam_does():
 BAD_CALLS = {
     "noise of another width": (lambda: gan.generator()(torch.rand(2, 95)), r"noise.*\(N, 96\).*found \(2, 95\)"),
     "DC noise of another width": (lambda: gan.build_dc_generator(4)(torch.rand(2, 96)), r"\(N, 4\).*found \(2, 96\)"),
-    "images that are not flat": (lambda: gan.discriminator()(torch.rand(2, 1, 28, 28)), r"\(N, 784\).*\(2, 1, 28, 28\)"),
+    "images that are not flat": (lambda: gan.discriminator()(torch.rand(2, 1, 28, 28)), r"found \(2, 1, 28, 28\)"),
     "DC images of another size": (lambda: gan.build_dc_classifier()(torch.rand(2, 1024)), r"images.*found \(2, 1024\)"),
     "no images": (lambda: gan.discriminator()(torch.rand(0, 784)), r"N >= 1.*found \(0, 784\)"),
     "no noise": (lambda: gan.generator()(torch.rand(0, 96)), r"N >= 1.*found \(0, 96\)"),

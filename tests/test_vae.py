@@ -80,7 +80,8 @@ def test_loss_is_the_sum_of_its_named_parts():
     model = VAE(784)
     x = images()
     x_hat, mu, logvar = model(x)
-    torch.testing.assert_close(loss_function(x_hat, x, mu, logvar), reconstruction(x_hat, x) + kl_divergence(mu, logvar))
+    parts = reconstruction(x_hat, x), kl_divergence(mu, logvar)
+    torch.testing.assert_close(loss_function(x_hat, x, mu, logvar), sum(parts))
 
 
 def test_loss_is_a_mean_over_the_batch_and_a_sum_within_an_image():
@@ -165,14 +166,14 @@ BAD_CALLS = {
     "one-hot of another width": (lambda: CVAE(784)(images(), torch.eye(4)), r"\(4, 10\), found \(4, 4\)"),
     "labels that are not one-hot": (lambda: CVAE(784)(images(), torch.arange(4)), r"\(4, 10\), found \(4,\)"),
     "a label too few": (lambda: CVAE(784)(images(), labels(3)), r"\(4, 10\), found \(3, 10\)"),
-    "mu and logvar that differ": (lambda: reparametrize(torch.zeros(2, 3), torch.zeros(2, 4)), r"\(2, 3\) and \(2, 4\)"),
+    "mu and logvar that differ": (lambda: reparametrize(torch.zeros(2, 3), torch.zeros(2, 4)), r"3\) and \(2, 4\)"),
     "x and x_hat that differ": (lambda: loss_function(images(4), images(3), torch.zeros(3, 2), torch.zeros(3, 2)),
                                 r"x_hat \(4, 1, 28, 28\), x \(3, 1, 28, 28\)"),
     "empty loss": (lambda: loss_function(images(0), images(0), torch.zeros(0, 2), torch.zeros(0, 2)), "at least one"),
     "images of another range": (lambda: loss_function(images(), 2 * images() - 1, torch.zeros(4, 2), torch.zeros(4, 2)),
                                 r"x: expected values in \[0, 1\], found -"),
     "a reconstruction that is nan": (
-        lambda: loss_function(images() * torch.nan, images(), torch.zeros(4, 2), torch.zeros(4, 2)), "x_hat.*found nan"),
+        lambda: loss_function(images() * torch.nan, images(), torch.zeros(4, 2), torch.zeros(4, 2)), "x_hat.*nan"),
     "pixels that make no square": (lambda: VAE(783), "square.*found 783"),
     "no latent": (lambda: VAE(784, latent_size=0), "latent_size: expected a positive integer, found 0"),
     "half a hidden unit": (lambda: VAE(784, hidden_dim=0.5), "hidden_dim.*found 0.5"),

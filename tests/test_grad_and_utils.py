@@ -1,0 +1,69 @@
+"""cscm77/grad.py and cscm77/utils.py."""
+
+import random
+import sys
+
+import pytest
+import torch
+
+from cscm77.grad import rel_error
+from cscm77.utils import default_device, device_of, in_notebook, progress_bar, reset_seed
+
+
+def test_rel_error_equals_its_formula():
+    x, y = torch.tensor([1.0, -2.0, 3.0]), torch.tensor([1.5, -2.0, 2.0])
+    assert rel_error(x, y) == 1.0 / 5.0
+    assert rel_error(y, x) == 1.0 / 5.0
+    assert isinstance(rel_error(x, y), float)
+
+
+def test_rel_error_of_zeros_is_zero():
+    assert rel_error(torch.zeros(2), torch.zeros(2)) == 0
+    assert rel_error(torch.tensor(1e-12), torch.tensor(0.0), eps=1e-3) == pytest.approx(1e-9)
+
+
+@pytest.mark.parametrize("x, y, message", [
+    (torch.zeros(2), torch.zeros(3), r"\(2,\) and \(3,\)"),
+    (torch.zeros(0), torch.zeros(0), "at least one value"),
+])
+def test_rel_error_refuses_what_cannot_be_compared(x, y, message):
+    with pytest.raises(ValueError, match=message):
+        rel_error(x, y)
+
+
+def test_reset_seed_repeats_both_generators():
+    reset_seed(3)
+    first = torch.rand(3).tolist(), random.random()
+    reset_seed(3)
+    assert (torch.rand(3).tolist(), random.random()) == first
+    reset_seed(4)
+    assert (torch.rand(3).tolist(), random.random()) != first
+
+
+def test_the_device_is_cuda_where_there_is_one():
+    assert default_device().type == ("cuda" if torch.cuda.is_available() else "cpu")
+    assert device_of(torch.nn.Linear(2, 2)).type == "cpu"
+
+
+def test_a_progress_bar_is_shown_in_a_terminal_and_erases_itself(capsys, monkeypatch):
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
+    with progress_bar(3, "Epoch 0") as bar:
+        bar.update()
+        bar.refresh()
+    shown = capsys.readouterr().out
+    assert "Epoch 0" in shown and "1/3" in shown and shown.endswith("\r") and "\n" not in shown
+
+
+def test_a_log_gets_no_progress_bar(capsys):
+    assert not in_notebook()
+    with progress_bar(3, "Epoch 0") as bar:
+        bar.update(3)
+    assert capsys.readouterr().out == ""
+
+
+def test_a_progress_bar_can_be_turned_off(capsys, monkeypatch):
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
+    monkeypatch.setenv("TQDM_DISABLE", "1")
+    with progress_bar(3, "Epoch 0") as bar:
+        bar.update(3)
+    assert capsys.readouterr().out == ""

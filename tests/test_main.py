@@ -1,0 +1,136 @@
+"""python -m cscm77, on small notebooks written here."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import pytest
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+
+from cscm77 import __main__ as command
+
+TOP = Path(__file__).resolve().parent.parent
+
+GOOD = [
+    "# First section", "print('one')\nprint('two')",
+    "## Second section", "import os\nprint(os.environ['CSCM77_IMAGES'], os.path.isdir(os.environ['CSCM77_RESULTS']))",
+    "x = 5\nx",
+    "for i in range(3):\n    print(f'\\r{i}/3 of a bar', end='')\nprint('\\r             \\r', end='')",
+]
+BAD = ["# Fine", "print('fine')", "# Broken", "def inner():\n    return 1 / 0\n\n\ninner()"]
+
+
+def write_notebook(path, cells):
+    made = [new_markdown_cell(c) if c.startswith("#") else new_code_cell(c) for c in cells]
+    nbformat.write(new_notebook(cells=made), path)
+    return path
+
+
+def run(*arguments):
+    command = [sys.executable, "-m", "cscm77", *map(str, arguments)]
+    return subprocess.run(command, cwd=TOP, capture_output=True, text=True)
+
+
+@pytest.fixture(scope="module")
+def good(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("good")
+    notebook = write_notebook(folder / "good.ipynb", GOOD)
+    before = notebook.read_bytes()
+    done = run(notebook, "--images", 7, "--output", folder / "out")
+    return done, folder, notebook.read_bytes() == before
+
+
+def test_it_passes_on_what_cells_print_and_times_each_section(good):
+    done, _, _ = good
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert lines.index("## First section") < lines.index("one") < lines.index("two") < lines.index("## Second section")
+    assert "7 True" in lines
+    assert sum("section: " in line and line.endswith(" s)") for line in lines) == 2
+
+
+def test_it_writes_the_executed_notebook_and_html_and_leaves_the_original(good):
+    _, folder, unchanged = good
+    executed = nbformat.read(folder / "out" / "good.ipynb", as_version=4)
+    code = [c for c in executed.cells if c.cell_type == "code"]
+    assert [c.execution_count for c in code] == [1, 2, 3, 4]
+    assert code[2].outputs[0].data["text/plain"] == "5"
+    assert "one" in (folder / "out" / "good.html").read_text()
+    assert unchanged
+
+
+def test_a_progress_bar_leaves_nothing_in_the_executed_notebook(good):
+    _, folder, _ = good
+    executed = nbformat.read(folder / "out" / "good.ipynb", as_version=4)
+    assert executed.cells[-1].outputs == []
+
+
+def test_a_failing_cell_ends_it_with_status_1_and_its_place(tmp_path):
+    notebook = write_notebook(tmp_path / "bad.ipynb", BAD)
+    before = notebook.read_bytes()
+    done = run(notebook, "--output", tmp_path / "out", "--update")
+    assert done.returncode == 1
+    last = done.stderr.splitlines()[-1]
+    assert last == 'bad.ipynb, code cell 2 ("Broken"), line 5: ZeroDivisionError: division by zero'
+    assert "fine" in done.stdout
+    assert (tmp_path / "out" / "bad.ipynb").is_file()  # as far as it came
+    assert notebook.read_bytes() == before
+
+
+def test_a_syntax_error_has_its_line_too(tmp_path):
+    notebook = write_notebook(tmp_path / "bad.ipynb", ["x = 1", "y = 2\nz = = 3"])
+    done = run(notebook, "--output", tmp_path / "out")
+    assert done.returncode == 1 and 'code cell 2 ("Start"), line 2: SyntaxError' in done.stderr
+
+
+def test_a_kernel_that_dies_is_an_error_too(tmp_path):
+    notebook = write_notebook(tmp_path / "bad.ipynb", ["import os\nos._exit(3)"])
+    done = run(notebook, "--output", tmp_path / "out")
+    assert done.returncode == 1 and 'bad.ipynb, code cell 1 ("Start"): ' in done.stderr
+
+
+def test_the_original_is_replaced_only_when_asked(tmp_path):
+    notebook = write_notebook(tmp_path / "good.ipynb", ["print('new')"])
+    assert run(notebook, "--output", tmp_path / "out", "--update").returncode == 0
+    assert nbformat.read(notebook, as_version=4).cells[0].outputs[0].text == "new\n"
+
+
+@pytest.mark.parametrize("arguments, message", [
+    (["nonsense"], "expected vae, gan or the file of a notebook, found 'nonsense'"),
+    (["vae.py"], "found 'vae.py'"),
+    (["--images", "0"], "expected a positive whole number, found '0'"),
+    (["--images", "many"], "found 'many'"),
+])
+def test_a_bad_command_line_is_named(arguments, message, capsys):
+    with pytest.raises(SystemExit) as stop:
+        command.parse(arguments)
+    assert stop.value.code == 2 and message in capsys.readouterr().err
+
+
+def test_names_of_notebooks():
+    assert command.parse([]).notebooks == list(command.NOTEBOOKS.values())
+    assert command.parse(["gan"]).notebooks == [TOP / "generative_adversarial_networks.ipynb"]
+    assert command.parse(["variational_autoencoders.ipynb"]).notebooks[0].name == "variational_autoencoders.ipynb"
+    assert command.parse([]).output == TOP / "results"
+
+
+def test_a_relative_mnist_dir_is_meant_from_where_the_command_is_given(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MNIST_DIR", "digits")
+    environment = command.kernel_environment(tmp_path / "results", None)
+    assert environment["MNIST_DIR"] == str(tmp_path / "digits")
+    assert "CSCM77_IMAGES" not in environment
+
+
+def test_tidy_keeps_text_and_drops_bars_widgets_and_timings():
+    cell = new_code_cell("x", metadata={"execution": {"a": "b"}}, outputs=[
+        new_output("stream", name="stdout", text="\rEpoch 0:  10%"),
+        new_output("stream", name="stdout", text="\r         \r"),
+        new_output("stream", name="stdout", text="Loss: 3\n"),
+        new_output("display_data", data={"text/plain": "figure"}),
+        new_output("stream", name="stdout", text="\r  \r")])
+    notebook = new_notebook(cells=[cell], metadata={"widgets": {"state": {}}})
+    command.tidy(notebook)
+    assert [o.get("text", "figure") for o in notebook.cells[0].outputs] == ["Loss: 3\n", "figure"]
+    assert "widgets" not in notebook.metadata and "execution" not in notebook.cells[0].metadata

@@ -1,0 +1,105 @@
+"""Both notebooks: run in fresh kernels on a few hundred images, and the committed ones as they were saved."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import pytest
+
+TOP = Path(__file__).resolve().parent.parent
+NAMES = ["variational_autoencoders", "generative_adversarial_networks"]
+PICTURES = {"vae_generation.jpg", "conditional_vae_generation.jpg",
+            "fc_gan_results.jpg", "ls_gan_results.jpg", "dc_gan_results.jpg"}
+EXPECTED = {
+    "variational_autoencoders": [
+        "Hello from vae.py!", "Hello from cscm77_helper.py!", "vae.py last edited on ", "device c",
+        "Mean Error 5.639056398351415e-05", "Std Error 7.1412955526273885e-06",
+        "Loss error 2.1297676389877955e-06", "in the order of the brief 8.5079, swapped 8.0731",
+        "Train Epoch: 9 \tLoss: "],
+    "generative_adversarial_networks": [
+        "Hello from gan.py!", "Hello from cscm77_helper.py!", "gan.py last edited on ", "All tests passed!",
+        "267009\nCorrect", "1858320\nCorrect", "1102721\nCorrect", "6580801\nCorrect",
+        "torch.Size([128, 1])", "torch.Size([128, 784])", "Iter: 0, D: "],
+}
+
+
+def code_cells(notebook):
+    return [cell for cell in notebook.cells if cell.cell_type == "code"]
+
+
+def said(notebook):
+    return "".join(o.text for cell in code_cells(notebook) for o in cell.outputs if o.output_type == "stream")
+
+
+def check_saved(notebook, name):
+    """What must hold of an executed notebook, wherever it was executed."""
+    cells = code_cells(notebook)
+    assert [cell.execution_count for cell in cells] == list(range(1, len(cells) + 1))
+    outputs = [o for cell in cells for o in cell.outputs]
+    assert not [o for o in outputs if o.output_type == "error" or o.get("name") == "stderr"]
+    assert "widgets" not in notebook.metadata
+    assert not [o for o in outputs if "application/vnd.jupyter.widget-view+json" in o.get("data", {})]
+    text = said(notebook)
+    assert "Warning" not in text and "\r" not in text
+    for line in EXPECTED[name]:
+        assert line in text, line
+    errors = [float(e) for e in re.findall(r"Maximum error in \w+: (\S+)", text)]
+    assert len(errors) == (4 if name.startswith("gen") else 0) and all(e < 1e-7 for e in errors)
+
+
+@pytest.fixture(scope="module")
+def executed(tmp_path_factory, tiny_mnist):
+    """Both notebooks, executed by the command from another working directory."""
+    folder = tmp_path_factory.mktemp("executed")
+    environment = {**os.environ, "MNIST_DIR": str(tiny_mnist), "PYTHONPATH": str(TOP)}
+    done = subprocess.run([sys.executable, "-m", "cscm77", "--images", "300", "--output", "out"], cwd=folder,
+                          env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr
+    return folder / "out", done
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_it_runs_to_its_end_on_a_few_hundred_images(executed, name):
+    folder, _ = executed
+    check_saved(nbformat.read(folder / f"{name}.ipynb", as_version=4), name)
+    assert "data:image/png" in (folder / f"{name}.html").read_text()
+
+
+def test_the_pictures_have_the_names_of_the_brief(executed):
+    folder, done = executed
+    assert {path.name for path in folder.glob("*.jpg")} == PICTURES
+    assert all((folder / name).stat().st_size > 1000 for name in PICTURES)
+    assert "300 training, 300 validation, 300 test images" in done.stdout
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_committed_notebook_is_one_clean_run_on_all_of_mnist(name):
+    path = TOP / f"{name}.ipynb"
+    notebook = nbformat.read(path, as_version=4)
+    nbformat.validate(notebook)
+    check_saved(notebook, name)
+    assert path.stat().st_size < 2_000_000
+    assert "MNIST: 55,000 training, 5,000 validation, 10,000 test images" in said(notebook)
+    assert not re.search(r"/(work|root|home|tmp|Users|usr)/", path.read_text())
+
+
+def test_the_committed_vae_and_cvae_end_below_120():
+    text = said(nbformat.read(TOP / "variational_autoencoders.ipynb", as_version=4))
+    last = [float(loss) for loss in re.findall(r"Train Epoch: 9 \tLoss: (\S+)", text)]
+    assert len(last) == 2 and all(loss < 120 for loss in last)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_cells_are_short(name):
+    for number, cell in enumerate(code_cells(nbformat.read(TOP / f"{name}.ipynb", as_version=4)), 1):
+        assert sum(bool(line.strip()) for line in cell.source.splitlines()) <= 14, f"code cell {number}"
+
+
+def test_both_notebooks_find_the_package_in_the_same_way():
+    notebooks = [nbformat.read(TOP / f"{name}.ipynb", as_version=4) for name in NAMES]
+    sources = [{cell.source.replace("gan.py", "vae.py") for cell in code_cells(notebook)} for notebook in notebooks]
+    shared = [source for source in sources[0] & sources[1] if "GOOGLE_DRIVE_PATH" in source or "autoreload" in source]
+    assert len(shared) == 3

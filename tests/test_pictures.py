@@ -1,0 +1,93 @@
+"""cscm77/pictures.py: grids against a loop, curves against the numbers they are drawn from."""
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+import torch
+
+from cscm77 import pictures
+from cscm77_helper import GANHistory, VAEEpoch
+
+
+@pytest.mark.parametrize("n, columns, rows_and_columns",
+                         [(7, None, (3, 3)), (7, 7, (1, 7)), (16, None, (4, 4)), (2, 5, (1, 2))])
+def test_tile_puts_every_image_where_a_loop_would(n, columns, rows_and_columns):
+    images = torch.rand(n, 1, 6, 6) - 0.5
+    grid = pictures.tile(images, columns)
+    gap = pictures.GAP
+    rows, cols = rows_and_columns
+    assert grid.shape == (rows * (6 + gap) + gap, cols * (6 + gap) + gap)
+    expected = np.full(grid.shape, images.min().item(), dtype=np.float32)
+    for i in range(n):
+        top, left = gap + (i // cols) * (6 + gap), gap + (i % cols) * (6 + gap)
+        expected[top:top + 6, left:left + 6] = images[i, 0].numpy()
+    np.testing.assert_array_equal(grid, expected)
+
+
+@pytest.mark.parametrize("images", [torch.rand(1, 784), torch.randint(256, (1, 28, 28), dtype=torch.uint8)])
+def test_tile_takes_one_image_and_any_type(images):
+    assert pictures.tile(images).shape[0] >= 28
+
+
+@pytest.mark.parametrize("shape", [(0, 784), (4, 783), (4,), (4, 0)])
+def test_tile_refuses_what_is_no_square_picture(shape):
+    with pytest.raises(ValueError, match="found"):
+        pictures.tile(torch.rand(shape))
+
+
+def test_draw_digits_draws_one_image_with_its_title():
+    fig = pictures.draw_digits(torch.rand(20, 784), columns=10, title="a title")
+    assert fig is plt.gcf() and [ax.get_title() for ax in fig.axes] == ["a title"]
+    width, height = fig.get_size_inches()
+    assert width > 3 * height
+
+
+def test_interpolation_begins_and_ends_where_it_should():
+    start, end = torch.randn(3, 5), torch.randn(3, 5)
+    points = pictures.interpolate(start, end, 4).view(3, 4, 5)
+    torch.testing.assert_close(points[:, 0], start)
+    torch.testing.assert_close(points[:, 3], end)
+    torch.testing.assert_close(points[:, 1], start + (end - start) / 3)
+
+
+@pytest.mark.parametrize("width, steps", [(4, 3), (3, 1)])
+def test_interpolation_refuses_other_shapes_and_single_points(width, steps):
+    with pytest.raises(ValueError, match="at least 2 steps"):
+        pictures.interpolate(torch.zeros(2, 3), torch.zeros(2, width), steps)
+
+
+def test_running_mean_equals_numpy():
+    values = torch.rand(50).tolist()
+    np.testing.assert_allclose(pictures.running_mean(values, 7), np.convolve(values, np.ones(7) / 7, mode="valid"))
+
+
+def test_vae_curves_hold_the_numbers_and_the_threshold():
+    epochs = [VAEEpoch(0, 150.0, 140.0, 10.0, 130.0), VAEEpoch(1, 110.0, 90.0, 20.0, 105.0)]
+    fig = pictures.plot_vae_training(epochs, "VAE")
+    lines = [line.get_ydata() for line in fig.axes[0].lines]
+    assert [list(line) for line in lines] == [[150.0, 110.0], [130.0, 105.0], [120, 120]]
+    assert list(fig.axes[1].lines[0].get_ydata()) == [140.0, 90.0]
+    assert list(fig.axes[2].lines[0].get_ydata()) == [10.0, 20.0]
+    without = pictures.plot_vae_training([e._replace(val_loss=None) for e in epochs], "VAE")
+    assert len(without.axes[0].lines) == 2
+
+
+@pytest.mark.parametrize("steps", [1, 250])
+def test_gan_curves_have_a_panel_for_each_game(steps):
+    history = GANHistory([1.0] * steps, [2.0] * steps)
+    fig = pictures.plot_gan_training({"FC": history, "DC": history}, "GANs", window=100)
+    assert [ax.get_title() for ax in fig.axes] == ["FC", "DC"]
+    assert [set(line.get_ydata()) for line in fig.axes[0].lines] == [{1.0}, {2.0}]
+
+
+def test_saving_makes_the_folder_and_says_why_it_cannot(tmp_path, capsys):
+    fig = pictures.draw_digits(torch.rand(4, 784))
+    assert pictures.save_picture(fig, tmp_path / "a" / "b" / "picture.jpg")
+    (tmp_path / "file").write_text("")
+    assert not pictures.save_picture(fig, tmp_path / "file" / "picture.jpg")
+    assert "picture.jpg" in capsys.readouterr().out
+
+
+def test_showing_frees_the_figure():
+    pictures.show_and_close(pictures.draw_digits(torch.rand(4, 784)))
+    assert plt.get_fignums() == []
