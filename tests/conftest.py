@@ -1,47 +1,34 @@
 """What every test file uses: no display, tiny data, and real MNIST where MNIST_DIR is set."""
 
 import os
-import struct
 
 import matplotlib
 import matplotlib.pyplot
 import pytest
 import torch
+from tiny import TINY_TEST, TINY_TRAIN, blobs, write_idx
+
+from cscm77 import data, download
 
 matplotlib.use("agg")
 torch.set_num_threads(1)  # the models here are tiny: threads would wait for each other, above all beside another job
 
 REAL_MNIST = os.environ.get("MNIST_DIR")
-TINY_TRAIN, TINY_TEST = 6000, 500
-
-
-def blobs(number, seed):
-    """Draw pictures that a network can tell apart: digit d is a soft spot at the d-th of ten places."""
-    rng = torch.Generator().manual_seed(seed)
-    labels = torch.arange(number) % 10
-    angle = labels * 0.628 + 0.1 * torch.randn(number, generator=rng)
-    centre = 13.5 + 7 * torch.stack((angle.sin(), angle.cos()), dim=1)  # (N, 2)
-    axis = torch.arange(28.0)
-    squared = (axis.view(1, 28, 1) - centre[:, :1, None]) ** 2 + (axis.view(1, 1, 28) - centre[:, 1:, None]) ** 2
-    return (255 * torch.exp(-squared / 12)).to(torch.uint8), labels
-
-
-def write_idx(path, tensor):
-    header = struct.pack(">HBB", 0, 8, tensor.ndim) + struct.pack(f">{tensor.ndim}I", *tensor.shape)
-    path.write_bytes(header + tensor.to(torch.uint8).numpy().tobytes())
-
-
-@pytest.fixture(scope="session")
-def tiny_mnist(tmp_path_factory):
-    """A folder in torchvision's layout with 6,000 + 500 pictures of blobs."""
-    folder = tmp_path_factory.mktemp("tiny")
-    raw = folder / "MNIST" / "raw"
+@pytest.fixture
+def tiny_mnist(tmp_path, monkeypatch):
+    """A folder in torchvision's layout with 6,000 + 500 pictures, which the loaders of this process take for MNIST."""
+    raw = tmp_path / "tiny" / "MNIST" / "raw"
     raw.mkdir(parents=True)
-    for prefix, number, seed in (("train", TINY_TRAIN, 0), ("t10k", TINY_TEST, 1)):
-        images, labels = blobs(number, seed)
-        write_idx(raw / f"{prefix}-images-idx3-ubyte", images)
-        write_idx(raw / f"{prefix}-labels-idx1-ubyte", labels)
-    return folder
+    arrays = (*blobs(TINY_TRAIN, seed=0), *blobs(TINY_TEST, seed=1))
+    files = []
+    for want, values in zip(download.FILES, arrays, strict=True):
+        write_idx(raw / want.name, values)
+        data_bytes = (raw / want.name).read_bytes()
+        files.append(download.DataFile(want.name, len(data_bytes), download.md5_of(data_bytes)))
+    for module in (download, data):
+        monkeypatch.setattr(module, "FILES", tuple(files))
+    monkeypatch.setattr(data, "TRAINING_IMAGES", TINY_TRAIN)
+    return tmp_path / "tiny"
 
 
 @pytest.fixture(autouse=True)
@@ -65,3 +52,11 @@ def real_mnist():
     if not REAL_MNIST:
         pytest.skip("MNIST_DIR is not set")
     return REAL_MNIST
+
+
+@pytest.fixture
+def two_threads():
+    """Both cores, for the tests that train on all of a data set."""
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(1)

@@ -9,6 +9,7 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import pytest
 import torch
+from tiny import blobs
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -16,7 +17,6 @@ import cscm77_helper as helper
 import gan
 from cscm77_helper import evaluate_vae, one_hot, run_a_gan, show_images, train_vae
 from gan import discriminator, discriminator_loss, generator, generator_loss, get_optimizer
-from tests.conftest import blobs
 from vae import CVAE, VAE, loss_function
 
 TOP = Path(__file__).resolve().parent.parent
