@@ -8,7 +8,11 @@ from pathlib import Path
 
 import nbformat
 import pytest
+from nbclient.exceptions import CellExecutionError
 
+from cscm77.__main__ import TerminalClient
+
+REAL_MNIST = os.environ.get("MNIST_DIR")
 TOP = Path(__file__).resolve().parent.parent
 NAMES = ["variational_autoencoders", "generative_adversarial_networks"]
 PICTURES = {"vae_generation.jpg", "conditional_vae_generation.jpg",
@@ -51,10 +55,11 @@ def check_saved(notebook, name):
 
 
 @pytest.fixture(scope="module")
-def executed(tmp_path_factory, tiny_mnist):
-    """Both notebooks, executed by the command from another working directory."""
+def executed(tmp_path_factory):
+    """Both notebooks, executed by the command from another working directory, on MNIST or else on stand-in digits."""
     folder = tmp_path_factory.mktemp("executed")
-    environment = {**os.environ, "MNIST_DIR": str(tiny_mnist), "PYTHONPATH": str(TOP)}
+    data = {"MNIST_DIR": str(Path(REAL_MNIST).resolve())} if REAL_MNIST else {"CSCM77_SOURCE": "strokes"}
+    environment = {**os.environ, **data, "PYTHONPATH": str(TOP)}
     done = subprocess.run([sys.executable, "-m", "cscm77", "--images", "300", "--output", "out"], cwd=folder,
                           env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr
@@ -72,7 +77,7 @@ def test_the_pictures_have_the_names_of_the_brief(executed):
     folder, done = executed
     assert {path.name for path in folder.glob("*.jpg")} == PICTURES
     assert all((folder / name).stat().st_size > 1000 for name in PICTURES)
-    assert "300 training, 300 validation, 300 test images" in done.stdout
+    assert "300 training, 300 validation and 300 test images" in done.stdout
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -82,7 +87,7 @@ def test_the_committed_notebook_is_one_clean_run_on_all_of_mnist(name):
     nbformat.validate(notebook)
     check_saved(notebook, name)
     assert path.stat().st_size < 2_000_000
-    assert "MNIST: 55,000 training, 5,000 validation, 10,000 test images" in said(notebook)
+    assert "MNIST: 55,000 training, 5,000 validation and 10,000 test images on cpu, from MNIST_DIR" in said(notebook)
     assert not re.search(r"/(work|root|home|tmp|Users|usr)/", path.read_text())
 
 
@@ -96,6 +101,63 @@ def test_the_committed_vae_and_cvae_end_below_120():
 def test_cells_are_short(name):
     for number, cell in enumerate(code_cells(nbformat.read(TOP / f"{name}.ipynb", as_version=4)), 1):
         assert sum(bool(line.strip()) for line in cell.source.splitlines()) <= 14, f"code cell {number}"
+
+
+COLAB = '''
+import sys, types
+
+def mount(path):
+    print("Mounted at", path)
+
+sys.modules["google"] = types.ModuleType("google")
+sys.modules["google.colab"] = sys.modules["google"].colab = types.ModuleType("google.colab")
+sys.modules["google.colab"].drive = types.SimpleNamespace(mount=mount)
+
+
+class BrokenAutoreload:
+    """Importing it fails, as in a Python that has no module imp any more."""
+
+    def find_spec(self, name, path=None, target=None):
+        if name == "IPython.extensions.autoreload":
+            raise ModuleNotFoundError("No module named 'imp'")
+
+
+sys.meta_path.insert(0, BrokenAutoreload())
+'''
+
+
+def run_set_up(name, folder, environment):
+    """Execute the cells of the set-up alone; gives what they print."""
+    notebook = nbformat.read(TOP / f"{name}.ipynb", as_version=4)
+    headings = [i for i, cell in enumerate(notebook.cells) if re.match("# (Load the MNIST d|D)ataset", cell.source)]
+    notebook.cells = notebook.cells[:headings[0]]
+    client = TerminalClient(notebook, resources={"metadata": {"path": str(folder)}})
+    client.execute(env={**os.environ, **environment})
+    return said(notebook)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.filterwarnings("default")  # those of the kernel's own libraries
+def test_the_set_up_in_colab_without_autoreload_and_from_another_folder(name, tmp_path):
+    (tmp_path / "sitecustomize.py").write_text(COLAB)
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    text = run_set_up(name, elsewhere, {"PYTHONPATH": f"{tmp_path}{os.pathsep}{TOP}"})
+    assert "Running in Colab" in text and "Mounted at /content/drive" in text
+    assert "autoreload does not work here" in text
+    assert "Hello from cscm77_helper.py!" in text and "'vae.py'" in text
+
+
+@pytest.mark.filterwarnings("default")
+def test_the_set_up_in_jupyter_finds_the_folder_of_the_notebook(tmp_path):
+    text = run_set_up(NAMES[0], tmp_path, {"JPY_SESSION_NAME": str(TOP / "variational_autoencoders.ipynb")})
+    assert "Running on this machine" in text and "Hello from vae.py!" in text
+
+
+@pytest.mark.filterwarnings("default")
+def test_the_set_up_says_what_to_do_where_the_package_is_not_found(tmp_path):
+    with pytest.raises(CellExecutionError, match="GOOGLE_DRIVE_PATH_AFTER_MYDRIVE, now 'CSCM77'"):
+        run_set_up(NAMES[0], tmp_path, {})
 
 
 def test_both_notebooks_find_the_package_in_the_same_way():
