@@ -84,7 +84,7 @@ def build_dc_classifier():
         nn.Linear(4 * 4 * 64, 4 * 4 * 64),  # 1024
         nn.LeakyReLU(LEAK),
         nn.Linear(4 * 4 * 64, 1),         # 1
-    ))
+    ).to(memory_format=torch.channels_last))  # the same numbers, in the order that convolutions read fastest
 
 
 def build_dc_generator(noise_dim=NOISE_DIM):
@@ -108,7 +108,7 @@ def build_dc_generator(noise_dim=NOISE_DIM):
         nn.ConvTranspose2d(64, 1, kernel_size=4, stride=2, padding=1),    # 1, 28, 28
         nn.Tanh(),
         nn.Flatten(),                     # 784
-    ))
+    ).to(memory_format=torch.channels_last))
 
 
 # ---------------------------------------------------------------- losses
