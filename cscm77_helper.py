@@ -115,10 +115,14 @@ def train_vae(epoch, model, train_loader, cond=False, *, val_loader=None):
         `VAEEpoch`: what a curve needs.
 
     Raises:
-        ValueError: a negative epoch, a loader without batches, images outside [0, 1], labels outside 0..9.
+        ValueError: a negative epoch, a cond that does not fit the model, a loader without batches, images outside
+            [0, 1], labels outside 0..9.
         FloatingPointError: the loss is no longer a finite number; says at which epoch and step.
     """
     _check_whole(0, epoch=epoch)
+    _check_cond(model, cond)
+    if val_loader is not None and length_hint(val_loader, 1) == 0:
+        raise ValueError("val_loader: expected at least one batch, found none; with num_val=0 leave it out")
     optimizer = _optimizer_of(model, start=epoch == 0)
     model.train()
     log = _LossLog()
@@ -153,20 +157,30 @@ def evaluate_vae(model, loader, cond=False):
         `VAELosses`: means over all images of the loader.
 
     Raises:
-        ValueError: a loader without batches, images outside [0, 1], labels outside 0..9.
+        ValueError: a cond that does not fit the model, a loader without batches, images outside [0, 1], labels
+            outside 0..9.
         FloatingPointError: a loss that is not a finite number.
     """
-    was_training = model.training
+    _check_cond(model, cond)
     device = device_of(model)
     log = _LossLog()
-    model.eval()
-    with torch.no_grad(), torch.random.fork_rng([device] if device.type == "cuda" else []):
+    with _eval_mode(model), torch.no_grad(), torch.random.fork_rng([device] if device.type == "cuda" else []):
         torch.manual_seed(0)
         for step, (x, labels) in enumerate(_batches(loader)):
             loss, parts = negative_elbo(model, x, labels, cond)
             log.add("of the evaluation", step, len(x), loss, *parts)
-    model.train(was_training)
     return VAELosses(*log.means())
+
+
+@contextmanager
+def _eval_mode(model):
+    """Put a model into eval mode, and back into the mode it was in, whatever happens."""
+    was_training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(was_training)
 
 
 def negative_elbo(model, x, labels, cond):
@@ -285,6 +299,7 @@ def run_a_gan(D, G, D_solver, G_solver, discriminator_loss, generator_loss, save
     _check_whole(0, num_epochs=num_epochs)
     _check_whole(1, show_every=show_every, batch_size=batch_size, noise_size=noise_size)
     _check_solvers(D_solver=(D_solver, D), G_solver=(G_solver, G))
+    path = Path(save_filename)
     device = device_of(G)
     loader = loader_train if loader_train is not None else mnist_loaders(batch_size, device=device).train
     D.train()
@@ -308,7 +323,7 @@ def run_a_gan(D, G, D_solver, G_solver, discriminator_loss, generator_loss, save
                     _show_progress(iteration, log, fake)
                 bar.update()
     if num_epochs > 0:
-        _show_last(fake, save_filename)
+        save_picture(draw_digits(fake[:SHOWN_SAMPLES], title=_data_name(loader)), path)
     return GANHistory(*([row[i] for row in log.read()] for i in range(2)))
 
 
@@ -323,8 +338,10 @@ def _show_progress(iteration, log, fake):
     print()
 
 
-def _show_last(fake, save_filename):
-    save_picture(draw_digits(fake[:SHOWN_SAMPLES]), Path(save_filename))
+def _data_name(loader):
+    """Give the name of what was learned, where the data set says it: stand-in digits must never pass for MNIST."""
+    name = getattr(getattr(loader, "dataset", None), "name", None)
+    return f"learned from {name}" if name else None
 
 
 @contextmanager
@@ -382,9 +399,9 @@ def _at(epoch, step, log):
     """Say in an error where the training stood."""
     try:
         yield
-    except ValueError as error:
+    except (ValueError, FloatingPointError) as error:
         log.read()  # an earlier loss that was not finite comes first: it is the reason
-        raise ValueError(f"epoch {epoch}, step {step}: {error}") from error
+        raise type(error)(f"epoch {epoch}, step {step}: {error}") from error
 
 
 def _batches(loader):
@@ -421,6 +438,12 @@ def _check_whole(least, **numbers):
     for name, number in numbers.items():
         if not isinstance(number, int) or number < least:
             raise ValueError(f"{name}: expected a whole number of at least {least}, found {number!r}")
+
+
+def _check_cond(model, cond):
+    num_classes = getattr(model, "num_classes", None)  # a model of the user's own need not say
+    if num_classes is not None and bool(cond) != (num_classes > 0):
+        raise ValueError(f"cond: expected True for a CVAE and False for a VAE, found {cond} for {type(model).__name__}")
 
 
 def _check_solvers(**solvers):

@@ -48,43 +48,45 @@ def discriminator():
 
     The leak is 0.01: the coursework's list of layers says so, though a sentence below it says 0.001.
     """
-    return _expect_width("images", IMAGE_SIZE, nn.Sequential(
+    return _expect_width(nn.Sequential(
         nn.Linear(IMAGE_SIZE, 256),  # 256
         nn.LeakyReLU(LEAK),
         nn.Linear(256, 256),         # 256
         nn.LeakyReLU(LEAK),
         nn.Linear(256, 1),           # 1
-    ))
+    ), "images", IMAGE_SIZE)
 
 
 def generator(noise_dim=NOISE_DIM):
     """Draw images with fully connected layers: noise (N, Z) -> (N, 784) in [-1, 1]."""
     _check_noise_dim(noise_dim)
-    return _expect_width("noise", noise_dim, nn.Sequential(
+    return _expect_width(nn.Sequential(
         nn.Linear(noise_dim, 1024),   # 1024
         nn.ReLU(),
         nn.Linear(1024, 1024),        # 1024
         nn.ReLU(),
         nn.Linear(1024, IMAGE_SIZE),  # 784
         nn.Tanh(),
-    ))
+    ), "noise", noise_dim)
 
 
 def build_dc_classifier():
     """Score images with convolutions: (N, 784) in [-1, 1] -> logits (N, 1); 1,102,721 parameters."""
-    return _expect_width("images", IMAGE_SIZE, nn.Sequential(
-        nn.Unflatten(1, (1, 28, 28)),     # 1, 28, 28
-        nn.Conv2d(1, 32, kernel_size=5),  # 32, 24, 24
+    network = nn.Sequential(
+        nn.Unflatten(1, (1, 28, 28)),       # 1, 28, 28
+        nn.Conv2d(1, 32, kernel_size=5),    # 32, 24, 24
         nn.LeakyReLU(LEAK),
-        nn.MaxPool2d(2, stride=2),        # 32, 12, 12
-        nn.Conv2d(32, 64, kernel_size=5),  # 64, 8, 8
+        nn.MaxPool2d(2, stride=2),          # 32, 12, 12
+        nn.Conv2d(32, 64, kernel_size=5),   # 64, 8, 8
         nn.LeakyReLU(LEAK),
-        nn.MaxPool2d(2, stride=2),        # 64, 4, 4
-        nn.Flatten(),                     # 1024
+        nn.MaxPool2d(2, stride=2),          # 64, 4, 4
+        nn.Flatten(),                       # 1024
         nn.Linear(4 * 4 * 64, 4 * 4 * 64),  # 1024
         nn.LeakyReLU(LEAK),
-        nn.Linear(4 * 4 * 64, 1),         # 1
-    ).to(memory_format=torch.channels_last))  # the same numbers, in the order that convolutions read fastest
+        nn.Linear(4 * 4 * 64, 1),           # 1
+    )
+    network.to(memory_format=torch.channels_last)  # the same numbers, in the order that convolutions read fastest
+    return _expect_width(network, "images", IMAGE_SIZE)
 
 
 def build_dc_generator(noise_dim=NOISE_DIM):
@@ -94,7 +96,7 @@ def build_dc_generator(noise_dim=NOISE_DIM):
     lie in [-1, 1].
     """
     _check_noise_dim(noise_dim)
-    return _expect_width("noise", noise_dim, nn.Sequential(
+    network = nn.Sequential(
         nn.Linear(noise_dim, 1024),       # 1024
         nn.ReLU(),
         nn.BatchNorm1d(1024),
@@ -108,7 +110,9 @@ def build_dc_generator(noise_dim=NOISE_DIM):
         nn.ConvTranspose2d(64, 1, kernel_size=4, stride=2, padding=1),    # 1, 28, 28
         nn.Tanh(),
         nn.Flatten(),                     # 784
-    ).to(memory_format=torch.channels_last))
+    )
+    network.to(memory_format=torch.channels_last)
+    return _expect_width(network, "noise", noise_dim)
 
 
 # ---------------------------------------------------------------- losses
@@ -192,7 +196,7 @@ def _check_not_empty(**scores):
             raise ValueError(f"{name}: expected at least one score, found shape {tuple(values.shape)}")
 
 
-def _expect_width(what, width, network):
+def _expect_width(network, what, width):
     """Let a network name the width it expected, before a matrix product fails inside torch."""
     network.register_forward_pre_hook(functools.partial(_check_width, what, width))
     return network

@@ -11,6 +11,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+LABEL_GAIN = 4  # about the square root of Z = 15: a label then begins as strong as all latents together
+
 
 def hello_vae():
     """Print a greeting: the notebook's sign that this file was found."""
@@ -126,6 +128,11 @@ class CVAE(VAE):
     def __init__(self, input_size, num_classes=10, latent_size=15, hidden_dim=400):
         _check_sizes(num_classes=num_classes)
         super().__init__(input_size, latent_size, hidden_dim, num_classes=num_classes)
+        # Begun like any other input, one label is drowned by 784 pixels and Z latents; the latents then learn to carry
+        # the digit themselves, and a digit asked for is drawn less often.
+        with torch.no_grad():
+            self.encoder[1].weight[:, input_size:] *= LABEL_GAIN
+            self.decoder[0].weight[:, latent_size:] *= LABEL_GAIN
 
     def encode(self, x, c):
         """Give the posterior q(z|x, c) of each image with its label.
@@ -221,6 +228,7 @@ def loss_function(x_hat, x, mu, logvar):
     Raises:
         ValueError: an empty batch, shapes that do not match, or (on a CPU, where looking costs nothing) pixels
             outside [0, 1].
+        FloatingPointError: a reconstruction that is nan (likewise on a CPU).
     """
     if x_hat.shape != x.shape or len(x) == 0 or len(x) != len(mu):
         raise ValueError(
@@ -228,6 +236,8 @@ def loss_function(x_hat, x, mu, logvar):
             f"found x_hat {tuple(x_hat.shape)}, x {tuple(x.shape)}, mu {tuple(mu.shape)}")
     _check_posterior(mu, logvar)
     if x.device.type == "cpu":
+        if x_hat.isnan().any():
+            raise FloatingPointError("x_hat: expected values in [0, 1], found nan; a smaller learning rate may help")
         _check_unit_range("x", x)
         _check_unit_range("x_hat", x_hat)
     return reconstruction(x_hat, x) + kl_divergence(mu, logvar)
@@ -268,6 +278,7 @@ def _check_unit_range(name, images):
 def _expect_width(network, what, width):
     """Let a network name the width it expected, before a matrix product fails inside torch."""
     network.register_forward_pre_hook(functools.partial(_check_width, what, width))
+    return network
 
 
 def _check_width(what, width, network, inputs):

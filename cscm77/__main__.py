@@ -94,6 +94,10 @@ def parse(arguments):
     parser.add_argument("--update", action="store_true", help="also put the executed notebooks in the notebooks' place")
     options = parser.parse_args(arguments)
     options.notebooks = options.notebooks or list(NOTEBOOKS.values())
+    for path in options.notebooks:
+        if options.output.resolve() == path.resolve().parent:
+            parser.error(f"--output: expected another folder than that of {path.name}, which would be overwritten; "
+                         "--update is the option for that")
     return options
 
 

@@ -267,7 +267,8 @@ def _explanation(failures, broken, places):
         *(f"  {failure}" for failure in failures),
         "Put these four files, plain or gzipped (.gz), into one folder:",
         *(f"  {want.name}" for want in FILES),
-        f"That folder is {Path(places[-1].folder, LAYOUTS[0])}, or any that the environment variable MNIST_DIR names."])
+        f"That folder is {Path(places[-1].folder, LAYOUTS[0])}, or any that you name: mnist_loaders(root=...), or the "
+        "environment variable MNIST_DIR where no root is given."])
 
 
 def _download(url, limit):

@@ -151,14 +151,9 @@ def save_picture(fig, path):
     Args:
         fig: a matplotlib figure.
         path: of the picture; its ending names the format.
-
-    Returns:
-        True if it was saved.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         fig.savefig(path)
     except (OSError, ValueError) as reason:
         print(f"The picture was not saved as {path.name}: {reason}")
-        return False
-    return True

@@ -11,16 +11,12 @@ The last axis of a point is (x, y): x grows to the right and y downwards, like t
 """
 
 import math
-import os
 import time
-from pathlib import Path
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-
-from cscm77.download import FILES, LAYOUTS
 
 # One way of writing a line: digit, how common it is, its strokes. A stroke runs through points x,y in hundredths of
 # the unit square. A point written twice is one point and moves as one: that keeps loops closed and strokes joined, and
@@ -136,8 +132,8 @@ TEST_COUNTS = (980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009)
 MNIST_MEAN, MNIST_SD = 0.1307, 0.3081  # of the training pixels on the scale [0, 1]
 
 
-def draw_digits(labels, seed=0, device="cpu"):
-    """Draws a picture of each label, white ink (255) on black (0).
+def write_digits(labels, seed=0, device="cpu"):
+    """Draw a picture of each label, white ink (255) on black (0).
 
     All random numbers come from a generator of this call's own, on the CPU: the global one is left alone, and every
     device gets the same numbers. The same labels and seed give the same pictures.
@@ -167,7 +163,7 @@ def draw_digits(labels, seed=0, device="cpu"):
 
 
 def stand_in_digits(seed=0, device="cpu"):
-    """Draws 60,000 training and 10,000 test digits, each digit as often as in MNIST, in random order.
+    """Draw 60,000 training and 10,000 test digits, each digit as often as in MNIST, in random order.
 
     Returns (images, labels) for training and (images, labels) for testing, (N, 28, 28) uint8 and (N,) int64 on
     `device`, drawn from the seeds 2 * seed and 2 * seed + 1.
@@ -177,7 +173,7 @@ def stand_in_digits(seed=0, device="cpu"):
         generator = torch.Generator().manual_seed(2 * seed + part)
         labels = torch.arange(10).repeat_interleave(torch.tensor(counts))
         labels = labels[torch.randperm(len(labels), generator=generator)]
-        sets.append((draw_digits(labels, 2 * seed + part, device), labels.to(device)))
+        sets.append((write_digits(labels, 2 * seed + part, device), labels.to(device)))
     return tuple(sets)
 
 
@@ -201,7 +197,7 @@ class PenTable(NamedTuple):
 
 
 def pen_table():
-    """Reads `SHAPES` into a `PenTable`."""
+    """Read `SHAPES` into a `PenTable`."""
     digit, share = torch.tensor([row[:2] for row in SHAPES]).T
     columns = zip(*(_way(*strokes) for _, _, *strokes in SHAPES), strict=True)
     return PenTable(digit, share, *(nn.utils.rnn.pad_sequence(column, batch_first=True) for column in columns))
@@ -266,7 +262,7 @@ def spline(table, way, points):
 
 
 def lean(line, generator):
-    """Makes each digit wider or narrower, slants it and turns it."""
+    """Make each digit wider or narrower, slant it and turn it."""
     x, y = line.unbind(-1)  # (N, P) each
     width, slant, turn = _vary(generator, 3, len(line), 1)
     x = x * torch.exp(WIDTH * width) - (MEAN_SLANT + SLANT * slant) * y
@@ -284,14 +280,14 @@ def press(line, generator):
 
 
 def fit_to_box(line, radius):
-    """Scales each line until its ink is as long as the box, and puts it in the middle: pixels from the box's corner."""
+    """Scale each line until its ink is as long as the box, and put it in the middle: pixels from the box's corner."""
     low, high = line.aminmax(dim=1, keepdim=True)
     scale = (BOX - 2 * radius[..., None]) / (high - low).amax(-1, keepdim=True)
     return (line - (low + high) / 2) * scale + BOX / 2
 
 
 def ink(line, radius, pressure):
-    """Inks each pixel of the box by its distance to the line, counted in radii of the pen: (N, P, 2) -> (N, B, B)."""
+    """Ink each pixel of the box by its distance to the line, counted in radii of the pen: (N, P, 2) -> (N, B, B)."""
     pixel = torch.arange(BOX, device=line.device) + 0.5
     reach = (radius * pressure)[:, None]
     dx, dy = (((pixel[:, None] - along[:, None]) / reach) ** 2 for along in line.unbind(-1))  # (N, B, P) each
@@ -301,7 +297,7 @@ def ink(line, radius, pressure):
 
 
 def centre(box):
-    """Lays each box into a picture, centre of mass in the middle but for whole pixels: (N, B, B) -> (N, 28, 28)."""
+    """Lay each box into a picture, centre of mass in the middle but for whole pixels: (N, B, B) -> (N, 28, 28)."""
     room = SIDE - BOX
     pixel = torch.arange(BOX, device=box.device)
     # Sums of whole numbers are exact, so no device places a picture elsewhere.
@@ -314,18 +310,16 @@ def centre(box):
 
 
 def load_mnist(folder):
-    """Reads MNIST's raw files in `folder`, `folder`/raw or `folder`/MNIST/raw, as `stand_in_digits` would give them."""
-    from torchvision.datasets.mnist import read_image_file, read_label_file
+    """Read MNIST, wherever the loaders find it, as `stand_in_digits` would give it."""
+    from cscm77.data import mnist_loaders
 
-    for layout in LAYOUTS:
-        files = [str(Path(folder, layout, want.name)) for want in FILES]
-        if all(map(os.path.isfile, files)):
-            return tuple((read_image_file(part[0]), read_label_file(part[1])) for part in (files[:2], files[2:]))
-    raise FileNotFoundError(f"MNIST: expected {', '.join(want.name for want in FILES)}; found no such set in {folder}")
+    loaders = mnist_loaders(num_val=0, root=folder, source="mnist", device="cpu")
+    parts = loaders.train.dataset, loaders.test.dataset
+    return tuple(((255 * part.images[:, 0]).round().to(torch.uint8), part.labels) for part in parts)
 
 
 def train_reader(images, labels, epochs=2, seed=0, batch=128, rate=2e-3):
-    """Trains a small CNN to read digits, and leaves the global random state as it was."""
+    """Train a small CNN to read digits, and leave the global random state as it was."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         reader = nn.Sequential(
@@ -354,7 +348,7 @@ def accuracies(reader, images, labels):
 
 
 def read_both_ways(stand_in, mnist, epochs=2, seed=0):
-    """Trains a reader on each training set and tests it on the other's test set.
+    """Train a reader on each training set and test it on the other's test set.
 
     Returns `accuracies` of the one trained on stand-ins and reading MNIST, then of the other.
     """
@@ -371,23 +365,21 @@ def mean_and_sd(images):
 
 
 def main():
-    """Measures the stand-in digits against MNIST."""
+    """Measure the stand-in digits against MNIST."""
     import argparse
 
     parser = argparse.ArgumentParser(prog="python -m cscm77.strokes", description=main.__doc__)
-    parser.add_argument("--mnist", metavar="DIR", help="folder of MNIST's raw files; otherwise $MNIST_DIR")
-    folder = parser.parse_args().mnist or os.environ.get("MNIST_DIR")
+    parser.add_argument("--mnist", metavar="DIR", help="folder of MNIST's files; otherwise as for the notebooks")
+    folder = parser.parse_args().mnist
     start = time.perf_counter()
     stand_in = stand_in_digits()
     print(f"drawn: 70,000 digits, seed 0, {time.perf_counter() - start:.1f} s")
     pictures = torch.cat([images for images, _ in stand_in])
     print(f"equal to another: {len(pictures) - len({picture.tobytes() for picture in pictures.numpy()})}")
     print("pixel mean, sd: {:.4f}, {:.4f}".format(*mean_and_sd(stand_in[0][0])), f"(MNIST {MNIST_MEAN}, {MNIST_SD})")
-    if not folder:
-        raise SystemExit("MNIST is missing: without --mnist DIR or MNIST_DIR the reading cannot be measured")
     try:
         mnist = load_mnist(folder)
-    except FileNotFoundError as error:
+    except RuntimeError as error:  # MNISTUnavailable
         raise SystemExit(str(error)) from None
     results = read_both_ways(stand_in, mnist)
     print("read right, 2 epochs on 60,000 digits, seed 0:")

@@ -1,7 +1,7 @@
 """The cells of the coursework run against these modules, in their order and with their names, as students have them.
 
-Two things differ from the page: the device is chosen once (the page writes 'cuda'), and what PyTorch has removed
-(`loader.__iter__().next()`) is written as today.
+What differs from the page: the device is chosen once (the page writes 'cuda'), what PyTorch has removed
+(`loader.__iter__().next()`) is written as today, there are fewer epochs and images, and printed checks are asserted.
 """
 
 import pytest
@@ -120,9 +120,24 @@ assert count_params(discriminator()) == 267009
 assert count_params(generator(4)) == 1858320
 """, """
 from gan import discriminator_loss, generator_loss
-logits = torch.tensor([-1.80865868, 0.09030055], dtype=dtype, device=device)
-print("%g" % rel_error(discriminator_loss(logits, logits), discriminator_loss(logits, logits)))
-print("%g" % rel_error(generator_loss(logits), generator_loss(logits)))
+answers['logits_fake'] = torch.tensor(
+  [-1.80865868, 0.09030055, -0.4428902, -0.07879368, -0.37655044,
+    0.32084742, -0.28590837, 1.01376281, 0.99241439, 0.39394346],
+  dtype=dtype, device=device)
+answers['d_loss_true'] = torch.tensor(1.8423983904443109, dtype=dtype, device=device)
+answers['logits_real'] = torch.tensor(
+  [0.93487311, -1.01698916, -0.57304769, -0.88162704, -1.40129389,
+   -1.45395693, -1.54239755, -0.57273325, 0.98584429, 0.13312152],
+  dtype=dtype, device=device)
+def test_discriminator_loss(logits_real, logits_fake, d_loss_true):
+  d_loss = discriminator_loss(logits_real, logits_fake)
+  assert rel_error(d_loss_true, d_loss) < 1e-7
+test_discriminator_loss(answers['logits_real'], answers['logits_fake'], answers['d_loss_true'])
+answers['g_loss_true'] = torch.tensor(0.771286196423346, dtype=dtype, device=device)
+def test_generator_loss(logits_fake, g_loss_true):
+  g_loss = generator_loss(logits_fake)
+  assert rel_error(g_loss_true, g_loss) < 1e-7
+test_generator_loss(answers['logits_fake'], answers['g_loss_true'])
 """, """
 from gan import get_optimizer
 reset_seed(0)

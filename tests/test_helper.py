@@ -199,6 +199,22 @@ def test_evaluation_is_repeatable_and_leaves_mode_and_random_state():
     assert first.loss == pytest.approx(first.reconstruction + first.kl, rel=1e-6)
 
 
+def test_an_evaluation_that_fails_leaves_the_mode():
+    model = VAE(784, hidden_dim=16).train()
+    with pytest.raises(ValueError, match=r"found 0 to 1\.99"):
+        evaluate_vae(model, [(2 * x, y) for x, y in loader(64)])
+    assert model.training
+
+
+def test_train_vae_shows_a_bar_with_its_loss_in_a_terminal(capsys, monkeypatch):
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
+    monkeypatch.setattr(helper, "READ_EVERY", 2)
+    train_vae(3, VAE(784, hidden_dim=8), list(loader(512, 8)))  # 64 steps
+    said = capsys.readouterr().out
+    assert "Epoch 3" in said and "/64 [" in said and "loss=" in said
+    assert said.splitlines()[-1].rpartition("\r")[2].startswith("Train Epoch: 3 \tLoss: ")
+
+
 def test_a_stock_loader_over_shuffled_images_trains_too():
     result = train_vae(0, VAE(784, hidden_dim=16), loader(256, shuffle=True, drop_last=True))
     assert result.loss > 0
@@ -219,7 +235,7 @@ def test_a_loss_that_becomes_nan_stops_with_epoch_and_step(monkeypatch, first_na
 
 def test_weights_that_explode_stop_the_training_with_epoch_and_step(monkeypatch):
     monkeypatch.setattr(helper, "VAE_LEARNING_RATE", 1e30)
-    with pytest.raises(ValueError, match=r"epoch 0, step 1: .*found nan"):
+    with pytest.raises(FloatingPointError, match=r"epoch 0, step 1: .*found nan"):
         train_vae(0, VAE(784, hidden_dim=8), list(loader()))
 
 
@@ -231,6 +247,11 @@ BAD_TRAINING = {
     "a negative epoch": (lambda: train_vae(-1, VAE(784), loader()), "epoch: expected a whole number.*found -1"),
     "half an epoch": (lambda: train_vae(0.5, VAE(784), loader()), "epoch.*found 0.5"),
     "no batches": (lambda: train_vae(0, VAE(784), []), "at least one batch, found none"),
+    "no batches to validate on": (
+        lambda: train_vae(0, VAE(784), loader(), val_loader=[]), "val_loader: expected at least one batch"),
+    "a label for a VAE": (lambda: train_vae(0, VAE(784), loader(), cond=True), "cond: .*found True for VAE"),
+    "no label for a CVAE": (lambda: train_vae(0, CVAE(784), loader()), "cond: .*found False for CVAE"),
+    "no label for a CVAE to evaluate": (lambda: evaluate_vae(CVAE(784), loader()), "cond: .*found False for CVAE"),
     "no batches to evaluate": (lambda: evaluate_vae(VAE(784), []), "at least one batch, found none"),
     "images in bytes": (lambda: train_vae(0, VAE(784), [((255 * x).byte(), y) for x, y in loader()]), "torch.uint8"),
     "images up to 255": (lambda: train_vae(0, VAE(784), [(255 * x, y) for x, y in loader()]), r"found 0 to 2"),
@@ -361,6 +382,19 @@ def test_run_a_gan_prints_shows_saves_and_remembers(tmp_path, capsys, monkeypatc
     assert len(plt.get_fignums()) == 1  # the last picture, left current
 
 
+def test_run_a_gan_shows_a_bar_with_its_losses_in_a_terminal(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
+    small_run(tmp_path, num_epochs=3)
+    said = capsys.readouterr().out
+    assert "/24 [" in said and "D=" in said and "G=" in said
+
+
+def test_the_saved_picture_names_the_data(tmp_path, tiny_mnist, monkeypatch):
+    monkeypatch.setenv("MNIST_DIR", str(tiny_mnist))
+    small_run(tmp_path, loader_train=None)
+    assert plt.gcf().axes[0].get_title() == "learned from MNIST"
+
+
 def test_a_stock_loader_and_partial_batches(tmp_path):
     history = small_run(tmp_path, loader_train=loader(200, 64, shuffle=True))  # 64, 64, 64 and 8 images
     assert len(history.d_loss) == 3
@@ -380,6 +414,12 @@ def test_a_picture_that_cannot_be_saved_loses_nothing(tmp_path, capsys, name):
     assert len(history.d_loss) == 8
     assert "was not saved" in capsys.readouterr().out
     assert len(plt.get_fignums()) == 1  # it is shown nevertheless
+
+
+def test_a_save_filename_that_is_none_is_refused_before_training(tmp_path, monkeypatch):
+    monkeypatch.setattr(helper, "discriminator_step", lambda *_: pytest.fail("a step was taken"))
+    with pytest.raises(TypeError):
+        small_run(tmp_path, save_filename=None)
 
 
 def test_no_epochs_train_nothing(tmp_path):

@@ -50,6 +50,20 @@ def test_it_passes_on_what_cells_print_and_times_each_section(good):
     assert sum("section: " in line and line.endswith(" s)") for line in lines) == 2
 
 
+def test_it_passes_text_on_before_the_cell_ends(tmp_path):
+    """The cell waits for a file that is written only when its line has come through."""
+    go = tmp_path / "go"
+    cell = (f"import pathlib, time\nprint('waiting')\nfor _ in range(600):\n    time.sleep(0.1)\n"
+            f"    if pathlib.Path({str(go)!r}).exists():\n        break\nelse:\n    raise TimeoutError")
+    notebook = write_notebook(tmp_path / "waits.ipynb", [cell])
+    command = [sys.executable, "-u", "-m", "cscm77", str(notebook), "--output", str(tmp_path / "out")]
+    with subprocess.Popen(command, cwd=TOP, stdout=subprocess.PIPE, text=True) as process:
+        for line in process.stdout:
+            if line == "waiting\n":
+                go.touch()
+        assert process.wait() == 0
+
+
 def test_it_writes_the_executed_notebook_and_html_and_leaves_the_original(good):
     _, folder, unchanged = good
     executed = nbformat.read(folder / "out" / "good.ipynb", as_version=4)
@@ -101,6 +115,7 @@ def test_the_original_is_replaced_only_when_asked(tmp_path):
     (["vae.py"], "found 'vae.py'"),
     (["--images", "0"], "expected a positive whole number, found '0'"),
     (["--images", "many"], "found 'many'"),
+    (["--output", str(TOP)], "--output: expected another folder"),
 ])
 def test_a_bad_command_line_is_named(arguments, message, capsys):
     with pytest.raises(SystemExit) as stop:

@@ -7,8 +7,9 @@ import sys
 
 import pytest
 import torch
+from tiny import TINY_TEST, TINY_TRAIN, blobs
 
-from cscm77 import strokes
+from cscm77 import download, strokes
 
 pytestmark = pytest.mark.filterwarnings("error")
 LABELS = torch.arange(10).repeat(500)
@@ -17,20 +18,20 @@ LABELS = torch.arange(10).repeat(500)
 @pytest.fixture(scope="module")
 def images():
     """5,000 digits, 500 of each."""
-    return strokes.draw_digits(LABELS, seed=3)
+    return strokes.write_digits(LABELS, seed=3)
 
 
 def test_form(images):
     assert images.shape == (5000, 28, 28)
     assert images.dtype == torch.uint8
     assert images.amin() == 0 and images.amax() == 255
-    assert strokes.draw_digits(torch.tensor([], dtype=torch.int64)).shape == (0, 28, 28)
+    assert strokes.write_digits(torch.tensor([], dtype=torch.int64)).shape == (0, 28, 28)
 
 
 def test_the_seed_decides_and_the_global_generator_is_left_alone(images):
     before = torch.get_rng_state()
-    again = strokes.draw_digits(LABELS, seed=3)
-    other = strokes.draw_digits(LABELS, seed=4)
+    again = strokes.write_digits(LABELS, seed=3)
+    other = strokes.write_digits(LABELS, seed=4)
     assert torch.equal(torch.get_rng_state(), before)
     assert torch.equal(again, images)
     assert not (other == images).all((1, 2)).any()
@@ -107,7 +108,7 @@ def test_several_ways_of_writing_and_all_of_them_drawn(digit):
 )
 def test_bad_labels(labels, found):
     with pytest.raises(ValueError, match=f"expected .*found .*{found}"):
-        strokes.draw_digits(labels)
+        strokes.write_digits(labels)
 
 
 def test_stand_in_digits_have_mnists_balance(monkeypatch):
@@ -134,14 +135,23 @@ def test_importing_loads_no_more_than_torch():
     assert result.stdout == "set()\n"
 
 
-def test_missing_mnist_is_named(tmp_path):
-    pytest.importorskip("torchvision")
-    with pytest.raises(FileNotFoundError, match="expected .*t10k-labels-idx1-ubyte.*found"):
+def test_missing_mnist_is_named(tmp_path, monkeypatch):
+    monkeypatch.setattr(download, "mirrors", list)
+    with pytest.raises(download.MNISTUnavailable, match="t10k-labels-idx1-ubyte"):
         strokes.load_mnist(tmp_path)
+
+
+def test_mnist_is_read_as_bytes(tiny_mnist):
+    (images, labels), (test_images, test_labels) = strokes.load_mnist(tiny_mnist)
+    expected, expected_labels = blobs(TINY_TRAIN, seed=0)
+    assert torch.equal(images, expected) and torch.equal(labels, expected_labels)
+    assert (len(test_images), len(test_labels)) == (TINY_TEST, TINY_TEST)
 
 
 def test_what_is_learnt_from_one_can_be_read_in_the_other(real_mnist, two_threads):
     mnist = strokes.load_mnist(real_mnist)
-    from_stand_ins, from_mnist = strokes.read_both_ways(strokes.stand_in_digits(), mnist)
+    stand_ins = strokes.stand_in_digits()
+    assert len({image.tobytes() for images, _ in stand_ins for image in images.numpy()}) == 70_000
+    from_stand_ins, from_mnist = strokes.read_both_ways(stand_ins, mnist)
     assert from_stand_ins[-1] >= 0.93, from_stand_ins
     assert from_mnist[-1] >= 0.97, from_mnist
