@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import cscm77_helper as helper
 import gan
+from cscm77.utils import progress_bar
 from cscm77_helper import evaluate_vae, one_hot, run_a_gan, show_images, train_vae
 from gan import discriminator, discriminator_loss, generator, generator_loss, get_optimizer
 from vae import CVAE, VAE, loss_function
@@ -206,8 +207,19 @@ def test_an_evaluation_that_fails_leaves_the_mode():
     assert model.training
 
 
-def test_train_vae_shows_a_bar_with_its_loss_in_a_terminal(capsys, monkeypatch):
+@pytest.fixture
+def terminal(monkeypatch):
+    """Standard output as a terminal, and bars that are drawn at every step, however fast the steps are."""
+    def eager_bar(total, description):
+        bar = progress_bar(total, description)
+        bar.mininterval, bar.miniters, bar.dynamic_miniters = 0, 1, False
+        return bar
+
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
+    monkeypatch.setattr(helper, "progress_bar", eager_bar)
+
+
+def test_train_vae_shows_a_bar_with_its_loss_in_a_terminal(capsys, monkeypatch, terminal):
     monkeypatch.setattr(helper, "READ_EVERY", 2)
     train_vae(3, VAE(784, hidden_dim=8), list(loader(512, 8)))  # 64 steps
     said = capsys.readouterr().out
@@ -382,8 +394,7 @@ def test_run_a_gan_prints_shows_saves_and_remembers(tmp_path, capsys, monkeypatc
     assert len(plt.get_fignums()) == 1  # the last picture, left current
 
 
-def test_run_a_gan_shows_a_bar_with_its_losses_in_a_terminal(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
+def test_run_a_gan_shows_a_bar_with_its_losses_in_a_terminal(tmp_path, capsys, terminal):
     small_run(tmp_path, num_epochs=3)
     said = capsys.readouterr().out
     assert "/24 [" in said and "D=" in said and "G=" in said
