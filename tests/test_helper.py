@@ -207,9 +207,8 @@ def test_an_evaluation_that_fails_leaves_the_mode():
     assert model.training
 
 
-@pytest.fixture
-def terminal(monkeypatch):
-    """Standard output as a terminal, and bars that are drawn at every step, however fast the steps are."""
+def show_bars(monkeypatch):
+    """Make standard output a terminal, and have bars drawn at every step, however fast the steps are."""
     def eager_bar(total, description):
         bar = progress_bar(total, description)
         bar.mininterval, bar.miniters, bar.dynamic_miniters = 0, 1, False
@@ -219,7 +218,8 @@ def terminal(monkeypatch):
     monkeypatch.setattr(helper, "progress_bar", eager_bar)
 
 
-def test_train_vae_shows_a_bar_with_its_loss_in_a_terminal(capsys, monkeypatch, terminal):
+def test_train_vae_shows_a_bar_with_its_loss_in_a_terminal(capsys, monkeypatch):
+    show_bars(monkeypatch)
     monkeypatch.setattr(helper, "READ_EVERY", 2)
     train_vae(3, VAE(784, hidden_dim=8), list(loader(512, 8)))  # 64 steps
     said = capsys.readouterr().out
@@ -394,7 +394,8 @@ def test_run_a_gan_prints_shows_saves_and_remembers(tmp_path, capsys, monkeypatc
     assert len(plt.get_fignums()) == 1  # the last picture, left current
 
 
-def test_run_a_gan_shows_a_bar_with_its_losses_in_a_terminal(tmp_path, capsys, terminal):
+def test_run_a_gan_shows_a_bar_with_its_losses_in_a_terminal(tmp_path, capsys, monkeypatch):
+    show_bars(monkeypatch)
     small_run(tmp_path, num_epochs=3)
     said = capsys.readouterr().out
     assert "/24 [" in said and "D=" in said and "G=" in said
