@@ -44,7 +44,7 @@ class TerminalClient(NotebookClient):
     kernel_manager_class = ThisPythonKernelManager
 
     def __init__(self, notebook, **options):
-        quiet = ["--log-level=ERROR"]  # of the kernel's own log, which speaks of its sockets
+        quiet = ["--log-level=CRITICAL"]  # of the kernel's own log, which speaks of its sockets
         super().__init__(notebook, timeout=None, on_cell_execute=self._begin_cell, extra_arguments=quiet, **options)
         self.cell_index = None  # of the cell that runs, or ran last
         self._section, self._began = None, time.perf_counter()
@@ -128,7 +128,7 @@ def run(path, output, *, images=None, update=False):
         update: whether the executed notebook also replaces the one at `path`.
 
     Returns:
-        None, or, where a cell failed, the sentence that says which, at what line and why.
+        None, or, where a cell failed or Ctrl-C stopped it, the sentence that says which, at what line and why.
     """
     output.mkdir(parents=True, exist_ok=True)
     notebook = nbformat.read(path, as_version=4)
@@ -139,6 +139,10 @@ def run(path, output, *, images=None, update=False):
         client.execute(env=kernel_environment(output, images))
     except (CellExecutionError, DeadKernelError) as error:
         failure = describe_failure(path, notebook, client.cell_index, error)
+    except AssertionError:  # at Ctrl-C nbclient shuts the kernel down, and then misses it
+        if client.km is not None:
+            raise
+        failure = f"{place_of(path, notebook, client.cell_index)}: stopped; what was finished is in {output}"
     client.end_section()
     tidy(notebook)
     nbformat.write(notebook, output / path.name)
@@ -171,12 +175,19 @@ def section_of(notebook, cell_index):
     return "Start"
 
 
+def place_of(path, notebook, cell_index):
+    """Name a notebook, and the code cell that ran last in it, if any did."""
+    if cell_index is None:
+        return f"{path.name}, before its first cell"
+    number = sum(cell.cell_type == "code" for cell in notebook.cells[:cell_index + 1])
+    return f'{path.name}, code cell {number} ("{section_of(notebook, cell_index)}")'
+
+
 def describe_failure(path, notebook, cell_index, error):
     """Say which notebook, code cell and line failed, and why, after the traceback."""
+    where = place_of(path, notebook, cell_index)
     if cell_index is None:
-        return f"{path.name}: the kernel did not start: {error}"
-    number = sum(cell.cell_type == "code" for cell in notebook.cells[:cell_index + 1])
-    where = f'{path.name}, code cell {number} ("{section_of(notebook, cell_index)}")'
+        return f"{where}: {error}"
     shown = [output for output in notebook.cells[cell_index].outputs if output.output_type == "error"]
     if not shown:
         return f"{where}: {error}"

@@ -1,5 +1,7 @@
 """python -m cscm77, on small notebooks written here."""
 
+import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -48,6 +50,26 @@ def test_it_passes_on_what_cells_print_and_times_each_section(good):
     assert lines.index("## First section") < lines.index("one") < lines.index("two") < lines.index("## Second section")
     assert "7 True" in lines
     assert sum("section: " in line and line.endswith(" s)") for line in lines) == 2
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGINT to send")
+def test_ctrl_c_stops_it_with_one_line_and_leaves_no_kernel(tmp_path):
+    notebook = write_notebook(tmp_path / "long.ipynb", [
+        "# First", "import os\nprint('kernel', os.getpid())",
+        "# Long", "print('waiting')\nimport time\ntime.sleep(600)"])
+    command = [sys.executable, "-u", "-m", "cscm77", str(notebook), "--output", str(tmp_path / "out")]
+    with subprocess.Popen(command, cwd=TOP, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        for line in process.stdout:
+            if line.startswith("kernel "):
+                kernel = int(line.split()[1])
+            if line == "waiting\n":
+                process.send_signal(signal.SIGINT)
+        said = process.stderr.read()
+    assert process.returncode == 1
+    assert said.splitlines()[-1].startswith('long.ipynb, code cell 2 ("Long"): stopped') and "Traceback" not in said
+    assert (tmp_path / "out" / "long.ipynb").is_file()
+    with pytest.raises(ProcessLookupError):
+        os.kill(kernel, 0)
 
 
 def test_it_passes_text_on_before_the_cell_ends(tmp_path):
