@@ -689,10 +689,12 @@ def test_the_environment_can_name_the_source(tiny, strokes, home, monkeypatch):
 # Real MNIST ---------------------------------------------------------------------------------------------------------
 
 @pytest.mark.skipif(not REAL_MNIST, reason="MNIST_DIR is not set")
-def test_real_mnist_in_the_order_of_the_stock_loader(monkeypatch):
+def test_real_mnist_in_the_order_of_the_stock_loader(monkeypatch, tmp_path):
     monkeypatch.setenv("MNIST_DIR", REAL_MNIST)
     ours = mnist_loaders(device="cpu", source="mnist").train
-    stock = MNIST(REAL_MNIST, transform=ToTensor())
+    files, _ = download.read_mnist([download.Place("MNIST_DIR", Path(REAL_MNIST))])
+    place(files, tmp_path / "MNIST" / "raw")  # torchvision's layout, whatever that of MNIST_DIR is
+    stock = MNIST(tmp_path, transform=ToTensor())
     theirs = DataLoader(Subset(stock, range(55_000)), 128, shuffle=True, drop_last=True)
     assert len(ours) == len(theirs) == 429
     batches = []
