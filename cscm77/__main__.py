@@ -160,7 +160,7 @@ def kernel_environment(output, images):
     if images:
         environment["CSCM77_IMAGES"] = str(images)
     if os.environ.get("MNIST_DIR"):  # relative to where the command was given, not to the notebook
-        environment["MNIST_DIR"] = str(Path(os.environ["MNIST_DIR"]).resolve())
+        environment["MNIST_DIR"] = str(Path(os.environ["MNIST_DIR"]).expanduser().resolve())
     if not sys.stdout.isatty():
         environment["TQDM_DISABLE"] = "1"
     return environment

@@ -158,6 +158,9 @@ def test_a_relative_mnist_dir_is_meant_from_where_the_command_is_given(monkeypat
     environment = command.kernel_environment(tmp_path / "results", None)
     assert environment["MNIST_DIR"] == str(tmp_path / "digits")
     assert "CSCM77_IMAGES" not in environment
+    monkeypatch.setenv("MNIST_DIR", "~/digits")
+    environment = command.kernel_environment(tmp_path / "results", None)
+    assert environment["MNIST_DIR"] == str(Path.home().resolve() / "digits")
 
 
 def test_tidy_keeps_text_and_drops_bars_widgets_and_timings():
