@@ -3,17 +3,29 @@
 Axes: N images in a batch, D = 784 pixels, Z latents or noise dimensions, C classes.
 """
 
-from contextlib import contextmanager
+import weakref
 from operator import length_hint
 from pathlib import Path
 from typing import NamedTuple
-from weakref import WeakKeyDictionary
 
 import torch
 from torch import nn
 
-from cscm77.data import Digits, mnist_loaders
+from cscm77.averaging import AVERAGE_EVERY, averaged
+from cscm77.data import mnist_loaders
 from cscm77.pictures import draw_digits, save_picture, show_and_close
+from cscm77.resume import Run, about_data, about_optimizer, path_of
+from cscm77.training import (
+    LossLog,
+    at,
+    check_cond,
+    check_solver,
+    check_whole,
+    checked_batches,
+    eval_mode,
+    frozen,
+    full_batches,
+)
 from cscm77.utils import device_of, progress_bar
 from gan import sample_noise
 from vae import kl_divergence, loss_function, reconstruction
@@ -99,10 +111,12 @@ class VAELosses(NamedTuple):
     kl: float
 
 
-def train_vae(epoch, model, train_loader, cond=False, *, val_loader=None):
+def train_vae(epoch, model, train_loader, cond=False, *, val_loader=None, checkpoint=None, fresh=False):
     """Train a VAE or CVAE for one epoch, and print the epoch's mean loss.
 
-    Adam (1e-3) is kept with the model from its first epoch to its last; epoch 0 starts it afresh.
+    Adam (1e-3) is kept with the model from its first epoch to its last; epoch 0 starts it afresh. With a checkpoint,
+    the state of the training is saved after every epoch, at least twice a minute and at *Stop*; the same call then goes
+    on where it stood, and an epoch that is done already prints its line again and puts the newest state into the model.
 
     Args:
         epoch: number of this epoch, from 0.
@@ -110,37 +124,46 @@ def train_vae(epoch, model, train_loader, cond=False, *, val_loader=None):
         train_loader: batches of (images (N, 1, 28, 28) in [0, 1], labels (N,)).
         cond: whether the model is given the one-hot label.
         val_loader: batches to measure the loss on after the epoch, if any.
+        checkpoint: path of the file to save to and to go on from, if any. The random numbers of the training then
+            have a course of their own: drawing some between two epochs changes nothing.
+        fresh: at epoch 0, whether to start over though there is a checkpoint; that one is kept under another name.
 
     Returns:
         `VAEEpoch`: what a curve needs.
 
     Raises:
-        ValueError: a negative epoch, a cond that does not fit the model, a loader without batches, images outside
-            [0, 1], labels outside 0..9.
+        ValueError: an epoch that is negative or comes too early, a cond that does not fit the model, a loader without
+            batches, images outside [0, 1], labels outside 0..9; `CheckpointError`: the checkpoint of another run.
         FloatingPointError: the loss is no longer a finite number; says at which epoch and step.
+        KeyboardInterrupt: Stop was pressed; says where the training stands.
     """
-    _check_whole(0, epoch=epoch)
-    _check_cond(model, cond)
+    check_whole("epoch", epoch, 0)
+    check_cond(model, cond)
     if val_loader is not None and length_hint(val_loader, 1) == 0:
         raise ValueError("val_loader: expected at least one batch, found none; with num_val=0 leave it out")
-    optimizer = _optimizer_of(model, start=epoch == 0)
+    run = _vae_run(epoch, model, train_loader, cond, checkpoint, fresh)
+    if epoch < run.epoch:
+        return _restored_epoch(run, epoch)
+    optimizer, log = run.parts["Adam"], run.log
     model.train()
-    log = _LossLog()
-    with progress_bar(length_hint(train_loader) or None, f"Epoch {epoch}") as bar:
-        for step, (x, labels) in enumerate(_batches(train_loader)):
-            with _at(epoch, step, log):
-                loss, parts = negative_elbo(model, x, labels, cond)
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            optimizer.step()
-            log.add(epoch, step, len(x), loss, *parts)
-            if (step + 1) % READ_EVERY == 0:
-                bar.set_postfix(loss=f"{log.read()[-1][0]:.1f}", refresh=False)
-            bar.update()
-    loss, *parts = log.means()
-    val_loss = evaluate_vae(model, val_loader, cond).loss if val_loader is not None else None
-    print(f"Train Epoch: {epoch} \tLoss: {loss:.6f}")
-    return VAEEpoch(epoch, loss, *parts, val_loss)
+    with run.stoppable():
+        with progress_bar(length_hint(train_loader) or None, f"Epoch {epoch}", done=run.step) as bar:
+            for step, (x, labels) in run.batches(checked_batches(train_loader)):
+                with at(epoch, step, log):
+                    loss, parts = negative_elbo(model, x, labels, cond)
+                optimizer.zero_grad(set_to_none=True)
+                loss.backward()
+                optimizer.step()
+                log.add(epoch, step, len(x), loss, *parts)
+                if (step + 1) % READ_EVERY == 0:
+                    bar.set_postfix(loss=f"{log.read()[-1][0]:.1f}", refresh=False)
+                bar.update()
+        loss, *parts = log.means()
+        val_loss = evaluate_vae(model, val_loader, cond).loss if val_loader is not None else None
+        print(f"Train Epoch: {epoch} \tLoss: {loss:.6f}")
+        result = VAEEpoch(epoch, loss, *parts, val_loss)
+        run.finish_epoch(result)
+    return result
 
 
 def evaluate_vae(model, loader, cond=False):
@@ -161,26 +184,15 @@ def evaluate_vae(model, loader, cond=False):
             outside 0..9.
         FloatingPointError: a loss that is not a finite number.
     """
-    _check_cond(model, cond)
+    check_cond(model, cond)
     device = device_of(model)
-    log = _LossLog()
-    with _eval_mode(model), torch.no_grad(), torch.random.fork_rng([device] if device.type == "cuda" else []):
+    log = LossLog()
+    with eval_mode(model), torch.no_grad(), torch.random.fork_rng([device] if device.type == "cuda" else []):
         torch.manual_seed(0)
-        for step, (x, labels) in enumerate(_batches(loader)):
+        for step, (x, labels) in enumerate(checked_batches(loader)):
             loss, parts = negative_elbo(model, x, labels, cond)
             log.add("of the evaluation", step, len(x), loss, *parts)
     return VAELosses(*log.means())
-
-
-@contextmanager
-def _eval_mode(model):
-    """Put a model into eval mode, and back into the mode it was in, whatever happens."""
-    was_training = model.training
-    model.eval()
-    try:
-        yield
-    finally:
-        model.train(was_training)
 
 
 def negative_elbo(model, x, labels, cond):
@@ -197,28 +209,57 @@ def negative_elbo(model, x, labels, cond):
     return loss, parts
 
 
-_optimizers = WeakKeyDictionary()  # model -> its Adam, since `train_vae` is called once an epoch
+_runs = weakref.WeakKeyDictionary()  # model -> its Run, since `train_vae` is called once an epoch
 
 
-def _optimizer_of(model, start):
-    parameters = list(model.parameters())
-    kept = _optimizers.get(model)
-    same = kept is not None and [id(p) for p in parameters] == [id(p) for p in kept.param_groups[0]["params"]]
-    if start or not same:
+def _vae_run(epoch, model, loader, cond, checkpoint, fresh):
+    """Give the run that an epoch belongs to: the one kept for the model, or a new one, from the checkpoint if any."""
+    run, parameters = _runs.get(model), list(model.parameters())
+    if epoch == 0 or run is None or run.path != path_of(checkpoint) or not _moves(run.parts["Adam"], parameters):
         # one kernel updates all weights, where the device has it: the same formula, less time
         fused = all(p.device.type in ("cpu", "cuda") for p in parameters)
-        _optimizers[model] = torch.optim.Adam(parameters, lr=VAE_LEARNING_RATE, fused=fused)
-    return _optimizers[model]
+        optimizer = torch.optim.Adam(parameters, lr=VAE_LEARNING_RATE, fused=fused)
+        about = {} if checkpoint is None else _about_vae(model, loader, cond, optimizer)
+        # a proxy, or the run that is kept for the model would keep the model
+        run = Run(checkpoint, {"model": weakref.proxy(model), "Adam": optimizer}, about, loader, device_of(model))
+        run.restore(fresh=fresh and epoch == 0)
+        _runs[model] = run
+    run.begin(epoch, loader)
+    return run
+
+
+def _moves(optimizer, parameters):
+    return [id(p) for p in optimizer.param_groups[0]["params"]] == [id(p) for p in parameters]
+
+
+def _about_vae(model, loader, cond, optimizer):
+    x_hat, x = torch.full((2, 1, 28, 28), 0.25), torch.full((2, 1, 28, 28), 0.75)
+    mu, logvar = torch.full((2, 15), 0.5), torch.full((2, 15), -0.5)
+    return {"class": type(model).__name__, "network": str(model), "cond": bool(cond),
+            "optimizer": about_optimizer(optimizer),
+            "loss_function of a fixed example": f"{loss_function(x_hat, x, mu, logvar):.5g}", **about_data(loader)}
+
+
+def _restored_epoch(run, epoch):
+    result = VAEEpoch(*run.epochs[epoch])
+    print(f"Train Epoch: {epoch} \tLoss: {result.loss:.6f} \t(restored; the model is that after {run.epoch} epochs)")
+    return result
 
 
 # ---------------------------------------------------------------- generative adversarial networks
 
 
 class GANHistory(NamedTuple):
-    """The losses of D and G, step by step."""
+    """The losses of D and G, step by step, and the generators that a training leaves beside G itself.
+
+    `G_average` follows an exponential average of G's weights; it is in eval mode. `G_best` is the state of G with the
+    best validation score; as nothing scores it yet, that of the last step.
+    """
 
     d_loss: list
     g_loss: list
+    G_average: nn.Module
+    G_best: dict
 
 
 def discriminator_step(D, G, D_solver, discriminator_loss, real, noise):
@@ -261,7 +302,7 @@ def generator_step(D, G, G_solver, generator_loss, noise):
     Returns:
         The loss before the step, a scalar without gradient, and the images it was taken on, (N, 784).
     """
-    with _frozen(D):  # gradients pass through D to G, but none are made for D's weights
+    with frozen(D):  # gradients pass through D to G, but none are made for D's weights
         fake = G(noise)
         loss = generator_loss(D(fake))
         G_solver.zero_grad(set_to_none=True)
@@ -271,8 +312,11 @@ def generator_step(D, G, G_solver, generator_loss, noise):
 
 
 def run_a_gan(D, G, D_solver, G_solver, discriminator_loss, generator_loss, save_filename, show_every=250,
-              batch_size=128, noise_size=96, num_epochs=10, *, loader_train=None):
+              batch_size=128, noise_size=96, num_epochs=10, *, loader_train=None, checkpoint=None, fresh=False):
     """Train a GAN: one step of D, one step of G, batch by batch.
+
+    With a checkpoint, the state of the training is saved after every epoch, at least twice a minute and at *Stop*; the
+    same call then goes on where it stood, or shows the finished result.
 
     Args:
         D: discriminator, (N, 784) in [-1, 1] -> (N, 1).
@@ -287,27 +331,39 @@ def run_a_gan(D, G, D_solver, G_solver, discriminator_loss, generator_loss, save
         noise_size: Z.
         num_epochs: passes over the training images.
         loader_train: batches of (images in [0, 1], labels); the default MNIST ones when not given.
+        checkpoint: path of the file to save to and to go on from, if any.
+        fresh: whether to start over though there is a checkpoint; that one is kept under another name.
 
     Returns:
         `GANHistory`.
 
     Raises:
         ValueError: a negative number of epochs, an optimizer of another network, images outside [0, 1], or not one
-            batch of batch_size images.
+            batch of batch_size images; `CheckpointError`: the checkpoint of another run.
         FloatingPointError: a loss is no longer a finite number; says at which epoch and step.
+        KeyboardInterrupt: Stop was pressed; says where the training stands.
     """
-    _check_whole(0, num_epochs=num_epochs)
-    _check_whole(1, show_every=show_every, batch_size=batch_size, noise_size=noise_size)
-    _check_solvers(D_solver=(D_solver, D), G_solver=(G_solver, G))
-    path = Path(save_filename)
-    device = device_of(G)
+    for name, number, least in (("num_epochs", num_epochs, 0), ("show_every", show_every, 1),
+                                ("batch_size", batch_size, 1), ("noise_size", noise_size, 1)):
+        check_whole(name, number, least)
+    check_solver("D_solver", D_solver, D)
+    check_solver("G_solver", G_solver, G)
+    path, device = Path(save_filename), device_of(G)
     loader = loader_train if loader_train is not None else mnist_loaders(batch_size, device=device).train
+    average = averaged(G)
+    parts = {"D": D, "G": G, "D_solver": D_solver, "G_solver": G_solver, "G_average": average}
+    about = {} if checkpoint is None else _about_gan(parts, discriminator_loss, generator_loss, batch_size,
+                                                     noise_size, loader)
+    run = Run(checkpoint, parts, about, loader, device)
+    if run.restore(fresh):
+        _show_restored(run, num_epochs, show_every)
+    log = run.log
     D.train()
     G.train()
-    log = _LossLog()
-    with progress_bar(num_epochs * length_hint(loader) or None, f"{num_epochs} epochs") as bar:
-        for epoch in range(num_epochs):
-            for x, _ in _full_batches(loader, batch_size):
+    total = num_epochs * length_hint(loader) or None
+    with run.stoppable(), progress_bar(total, f"{num_epochs} epochs", done=len(log)) as bar:
+        for epoch in range(run.epoch, num_epochs):
+            for _, (x, _) in run.batches(full_batches(loader, batch_size)):
                 real = 2 * x.to(device).flatten(1) - 1  # (N, 784), [0, 1] -> [-1, 1]
                 noise = sample_noise(batch_size, noise_size, dtype=real.dtype, device=device)
                 d_loss = discriminator_step(D, G, D_solver, discriminator_loss, real, noise)
@@ -316,138 +372,57 @@ def run_a_gan(D, G, D_solver, G_solver, discriminator_loss, generator_loss, save
 
                 iteration = len(log)
                 log.add(epoch, iteration, batch_size, d_loss, g_loss)
+                run.samples = fake[:SHOWN_SAMPLES]
+                if iteration % AVERAGE_EVERY == 0:
+                    average.update_parameters(G)
                 if iteration % READ_EVERY == 0:
                     bar.set_postfix(epoch=epoch, **_named(log.read()[-1]), refresh=False)
                 if iteration % show_every == 0:
                     bar.clear()
-                    _show_progress(iteration, log, fake)
+                    _show_progress(iteration, log, run.samples)
                 bar.update()
-    if num_epochs > 0:
-        save_picture(draw_digits(fake[:SHOWN_SAMPLES], title=_data_name(loader)), path)
-    return GANHistory(*([row[i] for row in log.read()] for i in range(2)))
+            run.finish_epoch()
+    if len(run.samples):
+        save_picture(draw_digits(run.samples, title=_data_name(loader)), path)
+    d_losses, g_losses = ([row[i] for row in log.read()] for i in range(2))
+    return GANHistory(d_losses, g_losses, average.module, {name: t.clone() for name, t in G.state_dict().items()})
 
 
 def _named(losses):
     return {name: f"{loss:.3f}" for name, loss in zip("DG", losses, strict=True)}
 
 
-def _show_progress(iteration, log, fake):
-    d_loss, g_loss = log.read()[-1]
-    print(f"Iter: {iteration}, D: {d_loss:.4}, G:{g_loss:.4}")
-    show_and_close(draw_digits(fake[:SHOWN_SAMPLES]))
+def _show_progress(iteration, log, samples):
+    print(_line(iteration, log))
+    show_and_close(draw_digits(samples))
     print()
+
+
+def _line(iteration, log):
+    d_loss, g_loss = log.read()[iteration]
+    return f"Iter: {iteration}, D: {d_loss:.4}, G:{g_loss:.4}"
+
+
+def _show_restored(run, num_epochs, show_every):
+    """Print the lines of a run's earlier steps again, and say when it has gone further than was asked."""
+    for iteration in range(0, len(run.log), show_every):
+        print(_line(iteration, run.log), "(restored)")
+    if (run.epoch, run.step) > (num_epochs, 0):
+        print(f"{run.path.name} is past the {num_epochs} epochs that were asked for: all of it is shown.")
+
+
+def _about_gan(parts, discriminator_loss, generator_loss, batch_size, noise_size, loader):
+    scores = torch.linspace(-2, 2, 8, device=device_of(parts["G"])).unsqueeze(1)  # (8, 1)
+    with torch.no_grad(), torch.random.fork_rng():  # a loss may draw random numbers
+        torch.manual_seed(0)
+        losses = f"{discriminator_loss(scores + 1, scores):.5g}, {generator_loss(scores):.5g}"
+    return {**{name: str(parts[name]) for name in ("D", "G")},
+            **{name: about_optimizer(parts[name]) for name in ("D_solver", "G_solver")},
+            "losses of a fixed example": losses, "noise_size": noise_size,
+            **about_data(loader), "batch size": batch_size}
 
 
 def _data_name(loader):
     """Give the name of what was learned, where the data set says it: stand-in digits must never pass for MNIST."""
     name = getattr(getattr(loader, "dataset", None), "name", None)
     return f"learned from {name}" if name else None
-
-
-@contextmanager
-def _frozen(network):
-    """Make no gradients for a network's weights; they still pass through it."""
-    trained = [p for p in network.parameters() if p.requires_grad]
-    for p in trained:
-        p.requires_grad_(False)
-    try:
-        yield
-    finally:
-        for p in trained:
-            p.requires_grad_(True)
-
-
-# ---------------------------------------------------------------- what both loops share
-
-
-class _LossLog:
-    """The losses of the steps so far, kept on the device until they are read."""
-
-    def __init__(self):
-        self._steps, self._waiting, self._rows = [], [], []
-
-    def __len__(self):
-        return len(self._steps)
-
-    def add(self, epoch, step, batch_size, *losses):
-        self._steps.append((epoch, step, batch_size))
-        self._waiting.append(torch.stack([loss.detach() for loss in losses]))
-
-    def read(self):
-        """Give a row of floats for each step; the first that is not finite ends the training."""
-        if self._waiting:
-            losses = torch.stack(self._waiting).cpu()  # (steps since the last reading, losses)
-            self._waiting.clear()
-            bad = (~losses.isfinite()).any(dim=1).nonzero()
-            if len(bad):
-                epoch, step, _ = self._steps[len(self._rows) + bad[0].item()]
-                raise FloatingPointError(f"epoch {epoch}, step {step}: expected a finite loss, found "
-                                         f"{losses[bad[0].item()].tolist()}; a smaller learning rate may help")
-            self._rows += losses.tolist()
-        return self._rows
-
-    def means(self):
-        """Average each loss over the images seen."""
-        if not self._steps:
-            raise ValueError("the loader: expected at least one batch, found none")
-        sizes = torch.tensor([size for _, _, size in self._steps], dtype=torch.float64)
-        return (sizes @ torch.tensor(self.read(), dtype=torch.float64) / sizes.sum()).tolist()
-
-
-@contextmanager
-def _at(epoch, step, log):
-    """Say in an error where the training stood."""
-    try:
-        yield
-    except (ValueError, FloatingPointError) as error:
-        log.read()  # an earlier loss that was not finite comes first: it is the reason
-        raise type(error)(f"epoch {epoch}, step {step}: {error}") from error
-
-
-def _batches(loader):
-    """Yield (images, labels); those of other data sets than ours are looked at first."""
-    known = isinstance(getattr(loader, "dataset", None), Digits)
-    for images, labels in loader:
-        if not known:
-            _check_images(images)
-        yield images, labels
-
-
-def _full_batches(loader, batch_size):
-    """Yield the batches of batch_size images, of which there must be one."""
-    largest = 0
-    for images, labels in _batches(loader):
-        largest = max(largest, len(images))
-        if len(images) == batch_size:
-            yield images, labels
-    if largest < batch_size:
-        raise ValueError(f"batch_size: expected batches of {batch_size} images, "
-                         f"found none, the largest batch of the loader has {largest}")
-
-
-def _check_images(images):
-    if not images.is_floating_point() or len(images) == 0:
-        raise ValueError("images: expected floating-point values in [0, 1] and at least one image, "
-                         f"found {images.dtype} {tuple(images.shape)}")
-    low, high = (bound.item() for bound in images.aminmax())
-    if not (low >= 0 and high <= 1):  # so put, nan is refused too
-        raise ValueError(f"images: expected values in [0, 1], found {low:g} to {high:g}")
-
-
-def _check_whole(least, **numbers):
-    for name, number in numbers.items():
-        if not isinstance(number, int) or number < least:
-            raise ValueError(f"{name}: expected a whole number of at least {least}, found {number!r}")
-
-
-def _check_cond(model, cond):
-    num_classes = getattr(model, "num_classes", None)  # a model of the user's own need not say
-    if num_classes is not None and bool(cond) != (num_classes > 0):
-        raise ValueError(f"cond: expected True for a CVAE and False for a VAE, found {cond} for {type(model).__name__}")
-
-
-def _check_solvers(**solvers):
-    for name, (solver, network) in solvers.items():
-        steered = {id(p) for group in solver.param_groups for p in group["params"]}
-        if not steered & {id(p) for p in network.parameters()}:
-            raise ValueError(f"{name}: expected an optimizer of {name[0]}'s parameters, found one of other tensors")

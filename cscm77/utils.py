@@ -34,7 +34,7 @@ def in_notebook():
     return ipython is not None and hasattr(ipython.get_ipython(), "kernel")
 
 
-def progress_bar(total, description, unit="it"):
+def progress_bar(total, description, unit="it", done=0):
     """Make a progress bar that erases itself at the end, so that a saved notebook or a log holds none of it.
 
     It is plain text on standard output, shown in a terminal and in a notebook, and nowhere else; tqdm's own
@@ -44,10 +44,11 @@ def progress_bar(total, description, unit="it"):
         total: number of steps, or None where it is not known.
         description: what stands before the bar.
         unit: what is counted; "B" for bytes, which are shown in kB and MB.
+        done: number of steps that were taken before.
 
     Returns:
         A `tqdm` bar, to be used in a `with` block.
     """
     seen = (in_notebook() or sys.stdout.isatty()) and os.environ.get("TQDM_DISABLE", "0") in ("", "0")
-    return tqdm(total=total, desc=description, file=sys.stdout, leave=False, dynamic_ncols=True,
+    return tqdm(total=total, initial=done, desc=description, file=sys.stdout, leave=False, dynamic_ncols=True,
                 unit=unit, unit_scale=unit == "B", disable=not seen)

@@ -1,9 +1,11 @@
 """cscm77_helper.py: the two training loops against the brief's own, step by step, and what they refuse."""
 
+import gc
 import inspect
 import random
 import subprocess
 import sys
+import weakref
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -168,14 +170,28 @@ def test_an_edited_loss_function_is_the_one_that_is_trained(monkeypatch, capsys)
 def test_one_adam_stays_with_a_model_for_all_its_epochs():
     model, batches = VAE(784, hidden_dim=16), list(loader(256))
     train_vae(0, model, batches)
-    first = helper._optimizer_of(model, start=False)
+    first = adam_of(model)
     train_vae(1, model, batches)
-    assert helper._optimizer_of(model, start=False) is first
+    assert adam_of(model) is first
     assert first.state[next(model.parameters())]["step"] == 8
     train_vae(0, model, batches)  # a new training
-    assert helper._optimizer_of(model, start=False).state[next(model.parameters())]["step"] == 4
+    assert adam_of(model).state[next(model.parameters())]["step"] == 4
     model.decoder[0] = nn.Linear(15, 16)
-    assert helper._optimizer_of(model, start=False).state == {}
+    train_vae(1, model, batches)
+    assert adam_of(model).state[model.decoder[0].weight]["step"] == 4
+
+
+def adam_of(model):
+    return helper._runs[model].parts["Adam"]
+
+
+def test_a_model_that_is_no_longer_used_is_freed():
+    model = VAE(784, hidden_dim=16)
+    train_vae(0, model, list(loader(128)))
+    gone = weakref.ref(model)
+    del model
+    gc.collect()
+    assert gone() is None
 
 
 def test_measuring_does_not_change_training():
@@ -209,8 +225,8 @@ def test_an_evaluation_that_fails_leaves_the_mode():
 
 def show_bars(monkeypatch):
     """Make standard output a terminal, and have bars drawn at every step, however fast the steps are."""
-    def eager_bar(total, description):
-        bar = progress_bar(total, description)
+    def eager_bar(total, description, done=0):
+        bar = progress_bar(total, description, done=done)
         bar.mininterval, bar.miniters, bar.dynamic_miniters = 0, 1, False
         return bar
 
@@ -435,7 +451,8 @@ def test_a_save_filename_that_is_none_is_refused_before_training(tmp_path, monke
 
 
 def test_no_epochs_train_nothing(tmp_path):
-    assert small_run(tmp_path, num_epochs=0) == ([], [])
+    history = small_run(tmp_path, num_epochs=0)
+    assert (history.d_loss, history.g_loss) == ([], [])
     assert not (tmp_path / "fc.jpg").exists()
 
 
