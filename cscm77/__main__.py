@@ -2,7 +2,8 @@
 
 Each runs in a fresh kernel of this Python. What its cells print is passed on as they print it; the executed notebook,
 the same as HTML and the pictures are written to `results/`. The notebooks themselves stay as they are, unless
-`--update` asks for the executed ones in their place.
+`--update` asks for the executed ones in their place. What was trained is kept in `results/checkpoints`: a command that
+was stopped goes on there, and a finished one shows its results again.
 """
 
 import argparse
@@ -74,6 +75,8 @@ def main(arguments=None):
     """Run the command line; gives the exit status."""
     options = parse(arguments)
     for path in options.notebooks:
+        if options.fresh or options.update:
+            keep_aside(options.output / "checkpoints" / path.stem)
         failure = run(path, options.output, images=options.images, update=options.update)
         if failure:
             print(f"\n{failure}", file=sys.stderr)
@@ -92,6 +95,8 @@ def parse(arguments):
     parser.add_argument("--output", type=Path, default=PACKAGE_FOLDER / "results", metavar="DIR",
                         help="where the results go (results/ beside the notebooks)")
     parser.add_argument("--update", action="store_true", help="also put the executed notebooks in the notebooks' place")
+    parser.add_argument("--fresh", action="store_true",
+                        help="train anew, and keep earlier checkpoints under another name; --update does so, too")
     options = parser.parse_args(arguments)
     options.notebooks = options.notebooks or list(NOTEBOOKS.values())
     for path in options.notebooks:
@@ -99,6 +104,17 @@ def parse(arguments):
             parser.error(f"--output: expected another folder than that of {path.name}, which would be overwritten; "
                          "--update is the option for that")
     return options
+
+
+def keep_aside(folder):
+    """Rename a folder of checkpoints, if there is one, so that the notebooks train anew and nothing is lost."""
+    if not folder.exists():
+        return
+    number = 1
+    while (kept := folder.with_name(f"{folder.name}-{number}")).exists():
+        number += 1
+    folder.rename(kept)
+    print(f"Training anew; the earlier checkpoints are kept in {kept}")
 
 
 def notebook_path(text):
@@ -142,7 +158,8 @@ def run(path, output, *, images=None, update=False):
     except AssertionError:  # at Ctrl-C nbclient shuts the kernel down, and then misses it
         if client.km is not None:
             raise
-        failure = f"{place_of(path, notebook, client.cell_index)}: stopped; what was finished is in {output}"
+        failure = (f"{place_of(path, notebook, client.cell_index)}: stopped; what was finished is in {output}, "
+                   "and the same command goes on from there")
     client.end_section()
     tidy(notebook)
     nbformat.write(notebook, output / path.name)

@@ -31,7 +31,8 @@ def write_notebook(path, cells):
 
 def run(*arguments):
     command = [sys.executable, "-m", "cscm77", *map(str, arguments)]
-    return subprocess.run(command, cwd=TOP, capture_output=True, text=True)
+    environment = {**os.environ, "PYTHONPATH": str(TOP)}  # for the kernels of notebooks that lie elsewhere
+    return subprocess.run(command, cwd=TOP, env=environment, capture_output=True, text=True)
 
 
 @pytest.fixture(scope="module")
@@ -174,3 +175,60 @@ def test_tidy_keeps_text_and_drops_bars_widgets_and_timings():
     command.tidy(notebook)
     assert [o.get("text", "figure") for o in notebook.cells[0].outputs] == ["Loss: 3\n", "figure"]
     assert "widgets" not in notebook.metadata and "execution" not in notebook.cells[0].metadata
+
+
+TRAINING = '''import os
+from pathlib import Path
+import torch
+import cscm77_helper
+from vae import VAE
+digits = [(torch.full((8, 1, 28, 28), 0.5), torch.arange(8))] * 4
+path = Path(os.environ['CSCM77_RESULTS']) / 'checkpoints' / 'train' / 'vae.pt'
+waited = cscm77_helper.loss_function
+def slow_loss(*arguments):
+    if os.environ.get('STOP_HERE') and Path(path).exists():
+        print('training', flush=True)
+        import time
+        time.sleep(1)
+    return waited(*arguments)
+cscm77_helper.loss_function = slow_loss
+torch.manual_seed(0)
+model = VAE(784, hidden_dim=8)
+for epoch in range(3):
+    print(cscm77_helper.train_vae(epoch, model, digits, checkpoint=path).loss)'''
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGINT to send")
+def test_a_training_stopped_by_ctrl_c_goes_on_at_the_next_command(tmp_path):
+    notebook = write_notebook(tmp_path / "train.ipynb", ["# Train", TRAINING])
+    arguments = [sys.executable, "-u", "-m", "cscm77", str(notebook), "--output"]
+    environment = {**os.environ, "PYTHONPATH": str(TOP), "STOP_HERE": "1"}
+    with subprocess.Popen([*arguments, str(tmp_path / "out")], cwd=TOP, env=environment, text=True,
+                          stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        for line in process.stdout:
+            if line == "training\n":  # in the second epoch
+                process.send_signal(signal.SIGINT)
+                break
+        assert "the same command goes on from there" in process.communicate()[1]
+    stopped, never = (run(notebook, "--output", tmp_path / folder).stdout for folder in ("out", "other"))
+    assert "Going on at epoch 1, step 1, from vae.pt" in stopped and "restored" not in never
+    assert losses_in(stopped) == losses_in(never) and len(losses_in(never)) == 3
+
+
+def losses_in(text):
+    return [line for line in text.splitlines() if line.replace(".", "").isdecimal()]
+
+
+def test_fresh_keeps_the_checkpoints_of_that_notebook_under_another_name(tmp_path):
+    notebook = write_notebook(tmp_path / "one.ipynb", GOOD)
+    folder = tmp_path / "out" / "checkpoints"
+    for name in ("one", "other"):
+        (folder / name).mkdir(parents=True)
+        (folder / name / "vae.pt").write_text(name)
+    assert run(notebook, "--images", 7, "--output", tmp_path / "out").returncode == 0
+    assert sorted(path.name for path in folder.iterdir()) == ["one", "other"]
+    for number in (1, 2):
+        done = run(notebook, "--images", 7, "--fresh", "--output", tmp_path / "out")
+        assert (done.returncode, "Training anew" in done.stdout) == (0, number == 1)
+        assert (folder / "one-1" / "vae.pt").read_text() == "one" and not (folder / "one").exists()
+    assert (folder / "other" / "vae.pt").read_text() == "other"
