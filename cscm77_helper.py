@@ -4,6 +4,7 @@ Axes: N images in a batch, D = 784 pixels, Z latents or noise dimensions, C clas
 """
 
 import weakref
+from contextlib import contextmanager
 from operator import length_hint
 from pathlib import Path
 from typing import NamedTuple
@@ -146,7 +147,7 @@ def train_vae(epoch, model, train_loader, cond=False, *, val_loader=None, checkp
         return _restored_epoch(run, epoch)
     optimizer, log = run.parts["Adam"], run.log
     model.train()
-    with run.stoppable():
+    with _forgotten_if_cut_short(model, run), run.stoppable():
         with progress_bar(length_hint(train_loader) or None, f"Epoch {epoch}", done=run.step) as bar:
             for step, (x, labels) in run.batches(checked_batches(train_loader)):
                 with at(epoch, step, log):
@@ -228,6 +229,17 @@ def _vae_run(epoch, model, loader, cond, checkpoint, fresh):
     return run
 
 
+@contextmanager
+def _forgotten_if_cut_short(model, run):
+    """After an error within a step, let the next call begin from the file: model and random numbers have gone on."""
+    try:
+        yield
+    except BaseException:
+        if run.path is not None:
+            _runs.pop(model, None)
+        raise
+
+
 def _moves(optimizer, parameters):
     return [id(p) for p in optimizer.param_groups[0]["params"]] == [id(p) for p in parameters]
 
@@ -235,9 +247,12 @@ def _moves(optimizer, parameters):
 def _about_vae(model, loader, cond, optimizer):
     x_hat, x = torch.full((2, 1, 28, 28), 0.25), torch.full((2, 1, 28, 28), 0.75)
     mu, logvar = torch.full((2, 15), 0.5), torch.full((2, 15), -0.5)
+    with torch.random.fork_rng():  # a loss may draw random numbers
+        torch.manual_seed(0)
+        loss = f"{loss_function(x_hat, x, mu, logvar):.5g}"
     return {"class": type(model).__name__, "network": str(model), "cond": bool(cond),
             "optimizer": about_optimizer(optimizer),
-            "loss_function of a fixed example": f"{loss_function(x_hat, x, mu, logvar):.5g}", **about_data(loader)}
+            "loss_function of a fixed example": loss, **about_data(loader)}
 
 
 def _restored_epoch(run, epoch):

@@ -8,11 +8,12 @@ import os
 import pickle
 import random
 import warnings
-import zipfile
+import zlib
 from pathlib import Path
 
 import torch
 
+CHECKSUM_BYTES = 4  # at the end of a file
 FORMAT = 1  # count up when what a checkpoint holds changes
 START_OVER = "fresh=True starts over and keeps the old file under another name"
 
@@ -38,14 +39,16 @@ def write_checkpoint(path, state):
     try:
         with open(unfinished, "wb") as file:
             torch.save({"format": FORMAT, **state}, file)
+        with open(unfinished, "r+b") as file:
+            file.write(_checksum(file))
             file.flush()
             os.fsync(file.fileno())
+        if path.exists():
+            os.replace(path, _beside(path, ".previous"))
+        os.replace(unfinished, path)
     except BaseException:
         _remove(unfinished)
         raise
-    if path.exists():
-        os.replace(path, _beside(path, ".previous"))
-    os.replace(unfinished, path)
 
 
 def read_checkpoint(path):
@@ -62,11 +65,12 @@ def read_checkpoint(path):
         if candidate.exists():
             try:
                 state = _read(candidate)
-            except (OSError, RuntimeError, EOFError, KeyError, zipfile.BadZipFile, pickle.UnpicklingError) as error:
+            except (OSError, RuntimeError, EOFError, pickle.UnpicklingError, _Damaged) as error:
                 reasons.append(f"{candidate.name} cannot be read: {_first_line(error)}")
                 continue
             if reasons:
                 warnings.warn(f"{reasons[0]}; going on from {candidate.name}", RuntimeWarning, stacklevel=2)
+                _rename(path, _beside(path, ".damaged"))  # or the next save would put it in the place of the good one
             return state
     if reasons:
         raise CheckpointError(f"{'; '.join(reasons)}. {START_OVER}")
@@ -74,16 +78,35 @@ def read_checkpoint(path):
 
 
 def _read(path):
-    with zipfile.ZipFile(path) as archive:  # torch's own reader does not look at the checksums
-        broken = archive.testzip()
-    if broken:
-        raise zipfile.BadZipFile(f"the checksum of {broken} is wrong")
+    with open(path, "rb") as file:  # torch's own reader does not look at the checksums of its archive
+        expected = _checksum(file, os.path.getsize(path) - CHECKSUM_BYTES)
+        if file.read() != expected:
+            raise _Damaged("its checksum is wrong")
     state = torch.load(path, map_location="cpu", weights_only=True)
     found = state.get("format") if isinstance(state, dict) else None
     if found != FORMAT:
         raise CheckpointError(f"{path.name}: expected a checkpoint of format {FORMAT}, found format {found}. "
                               f"{START_OVER}")
     return state
+
+
+class _Damaged(Exception):
+    """A file that is not as it was written."""
+
+
+def _rename(source, target):
+    try:
+        os.replace(source, target)
+    except OSError:
+        pass
+
+
+def _checksum(file, length=None):
+    """Give the checksum of a file's first bytes; the file is then behind them."""
+    left, crc = os.fstat(file.fileno()).st_size if length is None else max(length, 0), 0
+    while left and (part := file.read(min(left, 1 << 20))):
+        crc, left = zlib.crc32(part, crc), left - len(part)
+    return crc.to_bytes(CHECKSUM_BYTES, "big")
 
 
 def _first_line(error):
@@ -121,7 +144,7 @@ def describe_checkpoint(path, num_epochs):
         path: of its checkpoint.
         num_epochs: how many it is to have.
     """
-    path = Path(path)
+    path = Path(path).expanduser()
     state = read_checkpoint(path)
     if state is None:
         return f"{path.name}: no checkpoint yet; run the training cell"
@@ -200,5 +223,7 @@ def set_random_states(states, device, loader):
 
 
 def _generators(loader):
-    own = [getattr(loader, "generator", None), getattr(getattr(loader, "sampler", None), "generator", None)]
+    batch_sampler = getattr(loader, "batch_sampler", None)
+    places = loader, getattr(loader, "sampler", None), batch_sampler, getattr(batch_sampler, "sampler", None)
+    own = [getattr(place, "generator", None) for place in places]
     return [generator for i, generator in enumerate(own) if generator is not None and generator not in own[:i]]

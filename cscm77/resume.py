@@ -189,7 +189,9 @@ class Run:
         if threading.current_thread() is not threading.main_thread():
             yield  # Python hands signals to the main thread alone
             return
-        before = signal.getsignal(signal.SIGINT) or signal.default_int_handler
+        before = signal.getsignal(signal.SIGINT)
+        if before is None:  # not from Python
+            before = signal.default_int_handler
 
         def note(number, frame):
             self._stop_asked = True
@@ -199,6 +201,8 @@ class Run:
         signal.signal(signal.SIGINT, note)
         try:
             yield
+            if self._stop_asked:  # since the last look at it
+                self._stop()
         finally:
             signal.signal(signal.SIGINT, before)
 
@@ -239,11 +243,20 @@ def about_data(loader):
     dataset = getattr(loader, "dataset", None)
     return {"data": str(getattr(dataset, "name", type(loader if dataset is None else dataset).__name__)),
             "images": length_hint(dataset) if dataset is not None else None,
-            "batches": length_hint(loader), "batch size": getattr(loader, "batch_size", None)}
+            "batch size": _batch_size(loader), "batches": length_hint(loader)}
+
+
+def _batch_size(loader):
+    if isinstance(loader, (list, tuple)) and loader:
+        return len(loader[0][0])
+    return getattr(loader, "batch_size", None)
+
+
+HOW_NOT_WHAT = ("fused", "foreach", "capturable", "differentiable")  # the same formula
 
 
 def about_optimizer(optimizer):
     """Say of an optimizer what it was made with: its class and its numbers."""
     numbers = {name: value for name, value in optimizer.defaults.items()
-               if isinstance(value, (int, float, tuple)) and not isinstance(value, bool)}
+               if isinstance(value, (int, float, tuple)) and name not in HOW_NOT_WHAT}
     return f"{type(optimizer).__name__} {numbers}"

@@ -1,8 +1,11 @@
 """Small things that both notebooks and the training loops need: seeds, the device, a progress bar."""
 
 import os
+import platform
 import random
 import sys
+from contextlib import suppress
+from pathlib import Path
 
 import torch
 from tqdm import tqdm
@@ -26,6 +29,21 @@ def default_device():
 def device_of(model):
     """Give the device that a model's parameters are on."""
     return next(model.parameters()).device
+
+
+def processor_name(device):
+    """Name the processor that a device stands for, as well as the system can.
+
+    Args:
+        device: a `torch.device`.
+    """
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    with suppress(OSError):  # the file is Linux's
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
 
 
 def in_notebook():

@@ -2,12 +2,13 @@
 
 import random
 import sys
+from pathlib import Path
 
 import pytest
 import torch
 
 from cscm77.grad import rel_error
-from cscm77.utils import default_device, device_of, in_notebook, progress_bar, reset_seed
+from cscm77.utils import default_device, device_of, in_notebook, processor_name, progress_bar, reset_seed
 
 
 def test_rel_error_equals_its_formula():
@@ -67,3 +68,13 @@ def test_a_progress_bar_can_be_turned_off(capsys, monkeypatch):
     with progress_bar(3, "Epoch 0") as bar:
         bar.update(3)
     assert capsys.readouterr().out == ""
+
+
+def test_the_processor_has_a_name_without_the_file_of_linux_too(monkeypatch):
+    def no_file(path):
+        raise FileNotFoundError(path)
+
+    assert processor_name(torch.device("cpu"))
+    monkeypatch.setattr(Path, "read_text", no_file)
+    monkeypatch.setattr("platform.processor", lambda: "abacus")
+    assert processor_name(torch.device("cpu")) == "abacus"

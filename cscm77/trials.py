@@ -1,0 +1,176 @@
+"""What the coursework leaves free in the VAE, as a list of trainings to try, and one such training.
+
+`python -m cscm77.study` trains them all. Axes: N images, H hidden units, Z latents; losses are in nats per image.
+"""
+
+import io
+import random
+import time
+from contextlib import contextmanager, redirect_stdout
+from typing import NamedTuple
+
+import torch
+from torch import nn
+
+import vae
+from cscm77.utils import reset_seed
+from cscm77_helper import count_params, evaluate_vae, one_hot, train_vae
+
+PIXELS = 784
+IN_USE = 0.01  # nats: a latent with less KL than this on average tells the decoder nothing
+MEASURES = {"train_loss", "val_losses", "latents_in_use", "parameters", "minutes"}  # of every finished training
+
+
+class Trial(NamedTuple):
+    """One row of a table, and the settings of its training; the defaults are those of vae.py and the notebook."""
+
+    group: str  # the table
+    name: str  # the row
+    model: str = "VAE"  # or "CVAE"
+    hidden_dim: int = 400
+    init: str = "ours"  # or another that `initialise` knows
+    label_gain: float | None = None  # of a CVAE
+    precision: str = "medium"  # of torch.set_float32_matmul_precision; "highest" is float32 throughout
+    seed: int = 0
+
+
+TRIALS = (
+    Trial("initialisation", "He normal before ReLU (ours)"),
+    Trial("initialisation", "He uniform", init="he_uniform"),
+    Trial("initialisation", "orthogonal", init="orthogonal"),
+    Trial("initialisation", "Glorot normal everywhere", init="glorot"),
+    Trial("initialisation", "PyTorch's default", init="pytorch"),
+    Trial("initialisation", "He, output layer at zero", init="zero_output"),
+    Trial("initialisation", "He, log-variance bias -2", init="narrow_posterior"),
+    Trial("hidden size", "128", hidden_dim=128),
+    Trial("hidden size", "256", hidden_dim=256),
+    Trial("hidden size", "400 (ours)", hidden_dim=400),
+    Trial("hidden size", "512", hidden_dim=512),
+    *(Trial("precision", f"{precision}, seed {seed}", precision=precision, seed=seed)
+      for precision in ("medium", "highest") for seed in (0, 1, 2)),
+    Trial("label gain", "1", model="CVAE", label_gain=1),
+    Trial("label gain", "2", model="CVAE", label_gain=2),
+    Trial("label gain", "4 (ours)", model="CVAE", label_gain=4),
+    Trial("label gain", "8", model="CVAE", label_gain=8),
+)
+# Test images are for final numbers: a choice made on them would flatter itself. The tables that are there for choosing
+# hold validation losses; the precision is no choice to be made by loss, it is to be shown that it changes none.
+TESTED = "precision"
+
+
+def key_of(trial):
+    """Name a training by its model and what differs from the defaults, so that a new setting leaves old keys valid."""
+    changed = {name: value for name, value in trial._asdict().items() if value != Trial._field_defaults.get(name)}
+    return " ".join([trial.model, *(f"{k}={v}" for k, v in changed.items() if k not in ("group", "name", "model"))])
+
+
+# ---------------------------------------------------------------- the model of a trial
+
+
+def build(trial):
+    """Make a trial's model from its seed, on the CPU.
+
+    Whatever `initialise` draws, the global generator is left where vae.py leaves it: trials of one size then see the
+    same batches and the same noise, and "ours" is the notebook's own run.
+    """
+    reset_seed(trial.seed)
+    model = getattr(vae, trial.model)(PIXELS, hidden_dim=trial.hidden_dim)
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        initialise(model, trial.init)
+        if trial.label_gain is not None:
+            model.encoder[1].weight[:, model.input_size:] *= trial.label_gain / vae.LABEL_GAIN
+            model.decoder[0].weight[:, model.latent_size:] *= trial.label_gain / vae.LABEL_GAIN
+    return model
+
+
+def initialise(model, init):
+    """Begin a VAE with other weights than vae.py's: "ours" changes nothing, the others what they are called after.
+
+    Glorot's and PyTorch's own are for every layer, the log-variance's too. The orthogonal one (Saxe et al., 2014) has
+    the gain sqrt(2) before a ReLU, and log-variances at zero as in ours.
+    """
+    layers = [layer for layer in model.modules() if isinstance(layer, nn.Linear)]
+    hidden, output = [*_before_relu(model.encoder), *_before_relu(model.decoder)], layers[-1]
+    if init == "he_uniform":
+        for layer in hidden:
+            nn.init.kaiming_uniform_(layer.weight, nonlinearity="relu")
+    elif init == "orthogonal":
+        for layer in (*hidden, model.mu_layer, output):
+            nn.init.orthogonal_(layer.weight, gain=2**0.5 if layer in hidden else 1)
+    elif init == "glorot":
+        for layer in layers:
+            nn.init.xavier_normal_(layer.weight)
+    elif init == "pytorch":
+        for layer in layers:
+            layer.reset_parameters()
+    elif init == "zero_output":
+        nn.init.zeros_(output.weight)  # every pixel begins at 0.5
+    elif init == "narrow_posterior":
+        nn.init.constant_(model.logvar_layer.bias, -2)
+    elif init != "ours":
+        raise ValueError("init: expected ours, he_uniform, orthogonal, glorot, pytorch, zero_output or "
+                         f"narrow_posterior, found {init!r}")
+
+
+def _before_relu(network):
+    return [layer for layer, after in zip(network, network[1:], strict=False) if isinstance(after, nn.ReLU)]
+
+
+# ---------------------------------------------------------------- training
+
+
+def train_trial(trial, loaders, epochs, *, tested=False):
+    """Train one trial; the precision and the random numbers of the process are put back.
+
+    Args:
+        trial: the `Trial`.
+        loaders: of `mnist_loaders`.
+        epochs: at least 1.
+        tested: whether the test loss is measured too.
+
+    Returns:
+        A row of results: a dict of `MEASURES` (and "test"); only of "error" where a loss was not a finite number.
+    """
+    device = loaders.train.dataset.images.device
+    with _own_state(trial.precision, device):
+        model = build(trial).to(device)
+        try:
+            return _train_and_measure(model, trial.model == "CVAE", loaders, epochs, tested)
+        except FloatingPointError as error:
+            return {"error": str(error)}
+
+
+def _train_and_measure(model, cond, loaders, epochs, tested):
+    began, history = time.perf_counter(), []
+    for epoch in range(epochs):
+        with redirect_stdout(io.StringIO()):  # a line a trial is enough
+            history.append(train_vae(epoch, model, loaders.train, cond=cond, val_loader=loaders.val))
+    row = {"train_loss": round(history[-1].loss, 6), "val_losses": [round(entry.val_loss, 3) for entry in history],
+           "latents_in_use": latents_in_use(model, loaders.val, cond), "parameters": count_params(model),
+           "minutes": round((time.perf_counter() - began) / 60, 2)}
+    if tested:
+        losses = evaluate_vae(model, loaders.test, cond)
+        row["test"] = {name: round(value, 6) for name, value in losses._asdict().items()}
+    return row
+
+
+@torch.no_grad()
+def latents_in_use(model, loader, cond=False):
+    """Count the latents whose KL, averaged over the loader's images, is above `IN_USE`."""
+    total = 0
+    for x, labels in loader:
+        mu, logvar = model.encode(x, one_hot(labels, model.num_classes)) if cond else model.encode(x)
+        total = total + 0.5 * (mu.square() + logvar.exp() - 1 - logvar).sum(0)  # (Z,)
+    return int((total / len(loader.dataset) > IN_USE).sum())
+
+
+@contextmanager
+def _own_state(precision, device):
+    kept_precision, kept_state = torch.get_float32_matmul_precision(), random.getstate()
+    try:
+        with torch.random.fork_rng([device] if device.type == "cuda" else []):
+            torch.set_float32_matmul_precision(precision)
+            yield
+    finally:
+        torch.set_float32_matmul_precision(kept_precision)
+        random.setstate(kept_state)

@@ -1,0 +1,377 @@
+"""Trainings in child processes that are killed with SIGKILL and resumed; for test_resume.py, and a command to soak:
+
+    python tests/kills.py --minutes 10
+
+A server process imports torch once and forks a child for each training, so that a child costs milliseconds. A child
+saves after every step, takes every warning for an error, and leaves a digest of its final state if it gets that far.
+"""
+
+import argparse
+import hashlib
+import io
+import itertools
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import traceback
+import warnings
+from contextlib import contextmanager
+from pathlib import Path
+
+TOP = Path(__file__).resolve().parent.parent
+sys.path[:0] = [] if str(TOP) in sys.path else [str(TOP)]  # for the command; pytest has it there
+
+import torch  # noqa: E402
+from tiny import blobs  # noqa: E402
+from torch.utils.data import DataLoader, TensorDataset  # noqa: E402
+
+import cscm77_helper as helper  # noqa: E402
+import gan  # noqa: E402
+from cscm77 import checkpoints, resume  # noqa: E402
+from vae import CVAE, VAE  # noqa: E402
+
+SEED = 7  # of every training; one that resumes begins with another, since all of its state is to come from the file
+LATENTS, HIDDEN = 4, 24  # of a small VAE
+
+# ---------------------------------------------------------------- trainings
+
+
+def digits(n):
+    images, labels = blobs(n, seed=3)
+    return images.float().div(255).unsqueeze(1), labels
+
+
+def shuffled(n=80, batch_size=16, **options):
+    """A stock loader, whose order comes from torch's global random numbers, or from a generator of its own."""
+    return DataLoader(TensorDataset(*digits(n)), batch_size, shuffle=True, **options)
+
+
+def own_generator(n=80, batch_size=16):
+    """A stock loader with a generator of its own; the child's seed decides how that one begins."""
+    return shuffled(n, batch_size, generator=torch.Generator().manual_seed(torch.initial_seed()))
+
+
+class PythonShuffled(list):
+    """Batches in an order that Python's random numbers decide."""
+
+    def __iter__(self):
+        return iter(random.sample(list(super().__iter__()), len(self)))
+
+
+def python_shuffled(n=80, batch_size=16):
+    return PythonShuffled(DataLoader(TensorDataset(*digits(n)), batch_size))
+
+
+def everything(*state):
+    """All that must be equal in the end: a training's own state, and the random numbers'."""
+    return state, torch.get_rng_state(), random.getstate()
+
+
+def train_vae_to_the_end(checkpoint, loader=shuffled, cond=False, epochs=3, validate=False, between=lambda: None,
+                         model=None, **options):
+    """Train a small VAE or CVAE, all epochs, and give all of its final state; `between` is called after an epoch."""
+    model = model or (CVAE if cond else VAE)(784, latent_size=LATENTS, hidden_dim=HIDDEN)
+    batches, history = loader(), []
+    val_loader = list(DataLoader(TensorDataset(*digits(40)), 16)) if validate else None
+    for epoch in range(epochs):
+        history.append(helper.train_vae(epoch, model, batches, cond, val_loader=val_loader, checkpoint=checkpoint,
+                                        **options))
+        between()
+    run = helper._runs[model]
+    generator = getattr(batches, "generator", None)
+    return everything(model.state_dict(), run.parts["Adam"].state_dict(), history,
+                      None if generator is None else generator.get_state())
+
+
+def train_gan_to_the_end(checkpoint, networks, loader=shuffled, batch_size=16, epochs=2, **options):
+    """Train a GAN, all epochs, and give all of its final state."""
+    D, G = (build() for build in networks)
+    solvers = gan.get_optimizer(D), gan.get_optimizer(G)
+    history = helper.run_a_gan(D, G, *solvers, gan.discriminator_loss, gan.generator_loss, "no.jpg", show_every=100,
+                               batch_size=batch_size, num_epochs=epochs, loader_train=loader(), checkpoint=checkpoint,
+                               **options)
+    return everything(D.state_dict(), G.state_dict(), *(solver.state_dict() for solver in solvers),
+                      history.d_loss, history.g_loss, history.G_average.state_dict(), history.G_best)
+
+
+FC, DC = (gan.discriminator, gan.generator), (gan.build_dc_classifier, gan.build_dc_generator)
+TRAININGS = {
+    "VAE": lambda path: train_vae_to_the_end(path, validate=True),  # 15 steps
+    "CVAE": lambda path: train_vae_to_the_end(path, own_generator, cond=True),  # 15 steps
+    "FC": lambda path: train_gan_to_the_end(path, FC, python_shuffled),  # 10 steps
+    "DC": lambda path: train_gan_to_the_end(path, DC, lambda: shuffled(8, 4), batch_size=4),  # 4 steps
+}
+
+
+def draw_nothing():
+    """Let a GAN draw no pictures: they take longer than its steps."""
+    for name in ("show_and_close", "save_picture", "draw_digits"):
+        setattr(helper, name, lambda *_, **__: None)
+
+
+def digest_of(value):
+    """Give the SHA-256 of nested containers, numbers and tensors; one changed bit is another digest."""
+    sha = hashlib.sha256()
+    _feed(sha, value)
+    return sha.hexdigest()
+
+
+def _feed(sha, value):
+    if isinstance(value, torch.Tensor):
+        sha.update(f"{value.dtype} {tuple(value.shape)}".encode() + value.detach().contiguous().numpy().tobytes())
+    elif isinstance(value, dict):
+        _feed(sha, list(value.items()))
+    elif isinstance(value, (list, tuple)):
+        sha.update(f"{len(value)} of".encode())
+        for item in value:
+            _feed(sha, item)
+    else:
+        sha.update(f"{value!r};".encode())
+
+
+# ---------------------------------------------------------------- states with one part that is not restored
+
+
+def _other_random(states, name):
+    other = random.Random(1).getstate() if name == "python" else torch.Generator().manual_seed(1).get_state()
+    return {**states, name: [other[0], list(other[1]), other[2]] if name == "python" else other}
+
+
+def _without(state, *keys, value):
+    """Give a copy of a state with another value at a place inside of it."""
+    if len(keys) > 1:
+        value = _without(state[keys[0]], *keys[1:], value=value)
+    return {**state, keys[0]: value}
+
+
+FORGET = {  # what is read from a checkpoint of a VAE, with one part lost
+    "torch's random numbers": lambda s: {**s, "random": _other_random(s["random"], "cpu")},
+    "Python's random numbers": lambda s: {**s, "random": _other_random(s["random"], "python")},
+    "the order of the epoch": lambda s: {**s, "random at the start of the epoch": s["random"]},
+    "the moments": lambda s: _without(s, "parts", "Adam", "state", value={}),
+    "the losses so far": lambda s: _without(s, "log", "losses", value=s["log"]["losses"] + 1e-9),
+    "the step": lambda s: {**s, "step": s["step"] - 1},
+    "a weight": lambda s: _without(s, "parts", "model", "mu_layer.bias", value=torch.zeros(LATENTS)),
+}
+
+
+def forgetful(part):
+    """Make a `read_checkpoint` that loses one part of the state."""
+    def read(path):
+        state = checkpoints.read_checkpoint(path)
+        return state if state is None else FORGET[part](state)
+    return read
+
+
+# ---------------------------------------------------------------- children
+
+
+def die():
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+class DyingFile(io.FileIO):
+    """A file that kills its process half-way through the n-th write."""
+
+    calls, last = 0, None
+
+    def write(self, data):
+        type(self).calls += 1
+        if self.calls == self.last:
+            super().write(bytes(data)[:len(data) // 2])
+            die()
+        return super().write(data)
+
+
+def die_at(operation, call):
+    """Let this process be killed in the n-th write of a checkpoint, or before the n-th fsync, replace or save."""
+    if operation == "write":
+        DyingFile.last = call
+        checkpoints.open = DyingFile
+        return
+    where = resume if operation == "write_checkpoint" else os
+    real, calls = getattr(where, operation), itertools.count(1)
+
+    def deadly(*arguments):
+        if next(calls) == call:
+            die()
+        return real(*arguments)
+
+    setattr(where, operation, deadly)
+
+
+def child(job):
+    """Train as the job says, and leave the digest; this is all that the process does."""
+    try:
+        warnings.simplefilter("error")
+        with open(job["log"], "a") as log:
+            os.dup2(log.fileno(), 1)
+            os.dup2(log.fileno(), 2)
+        resume.SAVE_AFTER = 0
+        draw_nothing()
+        if job["at"]:
+            die_at(*job["at"])
+        if job["forget"]:
+            resume.read_checkpoint = forgetful(job["forget"])
+        path = job["checkpoint"] and Path(job["checkpoint"])
+        seed = job["seed"] if path and checkpoints._exists(path) else SEED
+        torch.manual_seed(seed)
+        random.seed(seed)
+        Path(job["digest"]).write_text(digest_of(TRAININGS[job["training"]](path)))
+        os._exit(0)
+    except BaseException:
+        traceback.print_exc()
+        sys.stderr.flush()
+        os._exit(1)
+
+
+def serve():
+    """Fork a child for each job on standard input, kill it when its time is over, and say how it ended."""
+    torch.set_num_threads(1)
+    for line in sys.stdin:
+        job, start = json.loads(line), time.monotonic()
+        pid = os.fork()
+        if pid == 0:
+            child(job)
+        if job["after"] is not None:
+            time.sleep(job["after"])
+            os.kill(pid, signal.SIGKILL)  # one that has ended already is still there, until it is waited for
+        _, status = os.waitpid(pid, 0)
+        print(json.dumps({"code": os.waitstatus_to_exitcode(status), "seconds": time.monotonic() - start}), flush=True)
+
+
+class Children:
+    """The server's other end; use it in a `with` block.
+
+    Args:
+        folder: for the children's files.
+    """
+
+    def __init__(self, folder):
+        self.folder, self.jobs = Path(folder), itertools.count(100)
+
+    def __enter__(self):
+        self.server = subprocess.Popen([sys.executable, __file__, "--serve"], text=True, cwd=TOP,
+                                       stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        return self
+
+    def __exit__(self, *_):
+        with self.server:
+            self.server.stdin.close()
+
+    def run(self, training, checkpoint=None, after=None, at=None, forget=None):
+        """Train in a child until it ends or is killed, after some seconds or at a call of an operation.
+
+        Returns:
+            The digest of the final state, or None if the child was killed; the seconds that it took.
+
+        Raises:
+            AssertionError: it ended in another way; with what it said.
+        """
+        seed = next(self.jobs)
+        log, digest = (self.folder / f"{seed}.{what}" for what in ("log", "digest"))
+        job = {"training": training, "checkpoint": checkpoint and str(checkpoint), "after": after, "at": at,
+               "forget": forget, "seed": seed, "log": str(log), "digest": str(digest)}
+        self.server.stdin.write(json.dumps(job) + "\n")
+        self.server.stdin.flush()
+        answer = json.loads(self.server.stdout.readline())
+        assert answer["code"] in (0, -signal.SIGKILL), f"{job} ended with {answer['code']}:\n{log.read_text()}"
+        return (digest.read_text() if answer["code"] == 0 else None), answer["seconds"]
+
+
+# ---------------------------------------------------------------- series of kills
+
+IN_A_SAVE = [("write", 2), ("fsync", 2), ("replace", 2), ("replace", 3), ("write", 120), ("replace", 1), ("fsync", 1)]
+
+
+class Series:
+    """Kills of one training, run after run, each resumed until it ends; every end is compared with the digest of the
+    same training, never interrupted and without a checkpoint.
+
+    Args:
+        children: a `Children`.
+        training: key of TRAININGS.
+        rng: a `random.Random` for the moments.
+    """
+
+    def __init__(self, children, training, rng):
+        self.children, self.training, self.rng = children, training, rng
+        self.kills = self.kills_in_a_save = self.ends = self.wrong = 0
+        self.planned = list(IN_A_SAVE)
+        self.expected, _ = children.run(training)
+        with self._checkpoint() as path:
+            digest, self.seconds = children.run(training, path)
+            self._ended(digest, path)
+
+    def go_on(self, kills):
+        """Kill so many children, those at chosen calls first, and let the last run end."""
+        last = self.kills + kills
+        while self.kills < last:
+            with self._checkpoint() as path:
+                digest = None
+                while digest is None:
+                    digest = self._one(path, harmless=self.kills == last)
+                self._ended(digest, path)
+
+    def _one(self, path, harmless):
+        at = after = None
+        if not harmless and self.planned:
+            at = self.planned.pop(0)
+        elif not harmless:
+            after = self.rng.uniform(0, self.seconds / 2)
+        left = _changed_at(f"{path}.unfinished")  # by an earlier kill
+        digest, _ = self.children.run(self.training, path, after=after, at=at)
+        self.kills += digest is None
+        self.kills_in_a_save += digest is None and (at is not None or _changed_at(f"{path}.unfinished") > left)
+        return digest
+
+    def _ended(self, digest, path):
+        self.ends += 1
+        self.wrong += digest != self.expected
+        assert not Path(f"{path}.unfinished").exists(), "a finished training leaves no half-written file"
+
+    @contextmanager
+    def _checkpoint(self):
+        folder = Path(tempfile.mkdtemp(dir=self.children.folder))
+        yield folder / f"{self.training}.pt"
+        shutil.rmtree(folder)
+
+    def __str__(self):
+        return (f"{self.training}: {self.kills} kills, {self.kills_in_a_save} of them in a save; {self.ends} trainings "
+                f"went on to the end, {self.wrong} of them to another one than without a kill")
+
+
+def _changed_at(path):
+    return os.stat(path).st_mtime_ns if os.path.exists(path) else 0
+
+
+def soak(minutes, seed):
+    """Kill all trainings in turn for so many minutes; gives whether all ends were equal."""
+    until, rng = time.monotonic() + 60 * minutes, random.Random(seed)
+    with tempfile.TemporaryDirectory() as folder, Children(folder) as children:
+        series = [Series(children, training, rng) for training in TRAININGS]
+        while time.monotonic() < until:
+            for one in series:
+                one.planned = [(name, rng.randint(1, 9)) for name in ("write", "fsync", "replace", "write_checkpoint")]
+                one.go_on(12)
+                print(one, flush=True)
+    print(f"{sum(one.kills for one in series)} kills, seed {seed}")
+    return not any(one.wrong for one in series)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description="Kill trainings at random moments, resume them, compare their ends.")
+    parser.add_argument("--minutes", type=float, default=10)
+    parser.add_argument("--seed", type=int, default=0, help="of the moments")
+    parser.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.serve:
+        serve()
+    else:
+        sys.exit(not soak(options.minutes, options.seed))
