@@ -273,8 +273,8 @@ class GANHistory(NamedTuple):
 
     d_loss: list
     g_loss: list
-    G_average: nn.Module
-    G_best: dict
+    G_average: nn.Module | None = None
+    G_best: dict | None = None
 
 
 def discriminator_step(D, G, D_solver, discriminator_loss, real, noise):
