@@ -101,7 +101,7 @@ def test_rows_called_ours_are_what_the_course_files_do():
     assert key_of(rows[0]) == key_of(rows[1]) == "VAE"
     assert rows[2].label_gain == vae.LABEL_GAIN and rows[2].name.startswith(f"{vae.LABEL_GAIN} ")
     assert {t.hidden_dim for t in rows} == {inspect.signature(vae.VAE).parameters["hidden_dim"].default}
-    assert inspect.signature(vae.VAE).parameters["latent_size"].default == 19
+    assert inspect.signature(vae.VAE).parameters["latent_size"].default == 15
     assert "set_float32_matmul_precision('medium')" in (TOP / "variational_autoencoders.ipynb").read_text()
 
 
