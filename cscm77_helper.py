@@ -26,6 +26,7 @@ from cscm77.training import (
     eval_mode,
     frozen,
     full_batches,
+    seeded,
 )
 from cscm77.utils import device_of, progress_bar
 from gan import sample_noise
@@ -186,10 +187,8 @@ def evaluate_vae(model, loader, cond=False):
         FloatingPointError: a loss that is not a finite number.
     """
     check_cond(model, cond)
-    device = device_of(model)
     log = LossLog()
-    with eval_mode(model), torch.no_grad(), torch.random.fork_rng([device] if device.type == "cuda" else []):
-        torch.manual_seed(0)
+    with eval_mode(model), torch.no_grad(), seeded(device_of(model)):
         for step, (x, labels) in enumerate(checked_batches(loader)):
             loss, parts = negative_elbo(model, x, labels, cond)
             log.add("of the evaluation", step, len(x), loss, *parts)
@@ -247,8 +246,7 @@ def _moves(optimizer, parameters):
 def _about_vae(model, loader, cond, optimizer):
     x_hat, x = torch.full((2, 1, 28, 28), 0.25), torch.full((2, 1, 28, 28), 0.75)
     mu, logvar = torch.full((2, 15), 0.5), torch.full((2, 15), -0.5)
-    with torch.random.fork_rng():  # a loss may draw random numbers
-        torch.manual_seed(0)
+    with seeded(x.device):  # a loss may draw random numbers
         loss = f"{loss_function(x_hat, x, mu, logvar):.5g}"
     return {"class": type(model).__name__, "network": str(model), "cond": bool(cond),
             "optimizer": about_optimizer(optimizer),
@@ -365,14 +363,13 @@ def run_a_gan(D, G, D_solver, G_solver, discriminator_loss, generator_loss, save
     check_solver("G_solver", G_solver, G)
     path, device = Path(save_filename), device_of(G)
     loader = loader_train if loader_train is not None else mnist_loaders(batch_size, device=device).train
-    average = averaged(G)
-    parts = {"D": D, "G": G, "D_solver": D_solver, "G_solver": G_solver, "G_average": average}
+    parts = {"D": D, "G": G, "D_solver": D_solver, "G_solver": G_solver, "G_average": averaged(G)}
     about = {} if checkpoint is None else _about_gan(parts, discriminator_loss, generator_loss, batch_size,
                                                      noise_size, loader)
     run = Run(checkpoint, parts, about, loader, device)
     if run.restore(fresh):
         _show_restored(run, num_epochs, show_every)
-    log = run.log
+    log, average = run.log, parts["G_average"]
     D.train()
     G.train()
     total = num_epochs * length_hint(loader) or None
@@ -399,8 +396,13 @@ def run_a_gan(D, G, D_solver, G_solver, discriminator_loss, generator_loss, save
             run.finish_epoch()
     if len(run.samples):
         save_picture(draw_digits(run.samples, title=_data_name(loader)), path)
-    d_losses, g_losses = ([row[i] for row in log.read()] for i in range(2))
-    return GANHistory(d_losses, g_losses, average.module, {name: t.clone() for name, t in G.state_dict().items()})
+    return _gan_history(run)
+
+
+def _gan_history(run):
+    d_losses, g_losses = ([row[i] for row in run.log.read()] for i in range(2))
+    best = {name: values.clone() for name, values in run.parts["G"].state_dict().items()}
+    return GANHistory(d_losses, g_losses, run.parts["G_average"].module, best)
 
 
 def _named(losses):
@@ -428,8 +430,7 @@ def _show_restored(run, num_epochs, show_every):
 
 def _about_gan(parts, discriminator_loss, generator_loss, batch_size, noise_size, loader):
     scores = torch.linspace(-2, 2, 8, device=device_of(parts["G"])).unsqueeze(1)  # (8, 1)
-    with torch.no_grad(), torch.random.fork_rng():  # a loss may draw random numbers
-        torch.manual_seed(0)
+    with torch.no_grad(), seeded(scores.device):  # a loss may draw random numbers
         losses = f"{discriminator_loss(scores + 1, scores):.5g}, {generator_loss(scores):.5g}"
     return {**{name: str(parts[name]) for name in ("D", "G")},
             **{name: about_optimizer(parts[name]) for name in ("D_solver", "G_solver")},

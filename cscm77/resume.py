@@ -22,6 +22,7 @@ from cscm77.checkpoints import (
 from cscm77.training import LossLog
 
 SAVE_AFTER = 30  # seconds: what a kill can cost, and more than a hundred times what a save takes
+HOW_NOT_WHAT = ("fused", "foreach", "capturable", "differentiable")  # an optimizer's settings that leave its formula
 
 
 class Run:
@@ -250,9 +251,6 @@ def _batch_size(loader):
     if isinstance(loader, (list, tuple)) and loader:
         return len(loader[0][0])
     return getattr(loader, "batch_size", None)
-
-
-HOW_NOT_WHAT = ("fused", "foreach", "capturable", "differentiable")  # the same formula
 
 
 def about_optimizer(optimizer):

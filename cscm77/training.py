@@ -86,6 +86,14 @@ def eval_mode(model):
 
 
 @contextmanager
+def seeded(device):
+    """Draw random numbers from seed 0 for a while; those of the training are left as they were."""
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        torch.manual_seed(0)
+        yield
+
+
+@contextmanager
 def frozen(network):
     """Make no gradients for a network's weights; they still pass through it."""
     trained = [p for p in network.parameters() if p.requires_grad]
