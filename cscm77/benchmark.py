@@ -375,7 +375,7 @@ def conditions(data, options):
     """
     most = len(data) // BATCH_SIZE
     fc, dc = (min(steps, most) for steps in (options.steps, dc_steps(options.steps)))
-    return (f"{processor_name(data.images.device)}, cores used: {torch.get_num_threads()}, torch {torch.__version__}; "
+    return (f"{processor_name(data.pixels.device)}, cores used: {torch.get_num_threads()}, torch {torch.__version__}; "
             f"{data.name}, {len(data):,} training images, rounds: {options.rounds}, seed {SEED}.\n"
             f"A GAN's step is the median of {fc} (DC-GAN: {dc}) in a round. Times are medians over the rounds, ratios "
             "and shares medians of those within a round.\nPeak memory is that of a process that only trains, ours at "
@@ -446,9 +446,9 @@ def run(options):
         print(error, file=sys.stderr)
         return 1
     data = ours.dataset
-    digits = (data.images[:, 0] * 255).round().byte(), data.labels  # (N, 28, 28), (N,)
+    digits = data.pixels[:, 0], data.labels  # (N, 28, 28), (N,)
     loaders = {"reference": reference_loader(*digits), "ours": ours}
-    results = [measure_pictures(data.images[:BATCH_SIZE], options.rounds) if model == "pictures" else
+    results = [measure_pictures(data[:BATCH_SIZE][0], options.rounds) if model == "pictures" else
                measure_model(model, loaders, options.rounds,
                              dc_steps(options.steps) if model == "dc-gan" else options.steps,
                              peaks_of(model, options.mnist, digits))

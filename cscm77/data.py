@@ -1,6 +1,7 @@
 """MNIST files -> tensors on the device -> batches, without any work per image; stand-in digits where there is no MNIST.
 
-Axes: N images. Pixels are float32 in [0, 1], exactly what torchvision's `ToTensor` makes of the files' bytes.
+Axes: N images. Pixels are float32 in [0, 1], exactly what torchvision's `ToTensor` makes of the files' bytes. They stay
+bytes until a batch is asked for: a quarter of the memory, and no slower.
 """
 
 import math
@@ -35,18 +36,26 @@ class Digits(Dataset):
     A `DataLoader` asks `__getitems__` for a whole batch at once, which is one indexing operation.
 
     Args:
-        images: bytes, (N, 28, 28) uint8.
+        pixels: bytes, (N, 28, 28) uint8.
         labels: digits 0 to 9, (N,).
         name: of the data, for titles and tables.
         device: where the tensors are kept.
     """
 
-    def __init__(self, images, labels, name, device):
-        """Move bytes and labels to the device, and make the bytes floats."""
-        white = torch.tensor(255.0, device=device)  # CUDA divides by a plain number less exactly than ToTensor does
-        self.images = images.to(device).unsqueeze(1).to(torch.float32).div_(white)  # (N, 1, 28, 28)
+    def __init__(self, pixels, labels, name, device):
+        """Move bytes and labels to the device."""
+        self.pixels = pixels.to(device).unsqueeze(1)  # (N, 1, 28, 28)
         self.labels = labels.to(device, torch.int64)  # (N,)
         self.name = name
+        self._white = torch.tensor(255.0, device=device)  # CUDA divides by a plain number less exactly than ToTensor
+
+    @property
+    def images(self):
+        """Give all images, (N, 1, 28, 28) float32 in [0, 1], made anew."""
+        return self._in_unit_range(self.pixels)
+
+    def _in_unit_range(self, pixels):
+        return pixels.to(torch.float32).div_(self._white)
 
     def __len__(self):
         """Give N."""
@@ -54,12 +63,12 @@ class Digits(Dataset):
 
     def __getitem__(self, index):
         """Give the image (1, 28, 28) and the label () at an index."""
-        return self.images[index], self.labels[index]
+        return self._in_unit_range(self.pixels[index]), self.labels[index]
 
     def __getitems__(self, indices):
         """Give the images (B, 1, 28, 28) and labels (B,) at a list of B indices."""
         indices = torch.tensor(indices, device=self.labels.device)
-        return self.images[indices], self.labels[indices]
+        return self._in_unit_range(self.pixels.index_select(0, indices)), self.labels.index_select(0, indices)
 
 
 class _Arrays(NamedTuple):

@@ -315,7 +315,7 @@ def load_mnist(folder):
 
     loaders = mnist_loaders(num_val=0, root=folder, source="mnist", device="cpu")
     parts = loaders.train.dataset, loaders.test.dataset
-    return tuple(((255 * part.images[:, 0]).round().to(torch.uint8), part.labels) for part in parts)
+    return tuple((part.pixels[:, 0], part.labels) for part in parts)
 
 
 def train_reader(images, labels, epochs=2, seed=0, batch=128, rate=2e-3):
