@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 
 CHECKSUM_BYTES = 4  # at the end of a file
-FORMAT = 1  # count up when what a checkpoint holds changes
+FORMAT = 2  # count up when what a checkpoint holds changes
 START_OVER = "fresh=True starts over and keeps the old file under another name"
 
 

@@ -43,7 +43,7 @@ class Run:
         self.path = path_of(path)
         self.parts, self.about, self.loader, self.device = parts, about, loader, device
         self.epochs, self.step, self.log = [], 0, LossLog()
-        self.samples = torch.empty(0)  # of the last step, for the picture
+        self.samples, self.strip = torch.empty(0), []  # of the last step, for the picture; of some steps, for the strip
         self._now, self._epoch_start = None, None  # random states
         self._saved_at, self._warned, self._stop_asked = time.monotonic(), False, False
 
@@ -93,7 +93,8 @@ class Run:
         check_same_run(self.path, self.about, state["about"])
         for name, part in self.parts.items():
             part.load_state_dict(state["parts"][name])
-        self.epochs, self.step, self.samples = state["epochs"], state["step"], state["samples"]
+        self.epochs, self.step = state["epochs"], state["step"]
+        self.samples, self.strip = state["samples"], state["strip"]
         self.log.load_state_dict(state["log"])
         self._now, self._epoch_start = state["random"], state["random at the start of the epoch"]
         set_random_states(self._now, self.device, self.loader)
@@ -182,6 +183,7 @@ class Run:
                 "parts": {name: part.state_dict() for name, part in self.parts.items()},
                 "epochs": self.epochs, "step": self.step, "log": self.log.state_dict(),
                 "samples": self.samples.cpu().clone(),  # of a view, the whole batch would be saved
+                "strip": self.strip,
                 "random": self._now, "random at the start of the epoch": self._epoch_start}
 
     @contextmanager

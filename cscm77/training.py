@@ -3,6 +3,7 @@
 Axes: N images in a batch.
 """
 
+import math
 from contextlib import contextmanager
 
 import torch
@@ -86,10 +87,10 @@ def eval_mode(model):
 
 
 @contextmanager
-def seeded(device):
-    """Draw random numbers from seed 0 for a while; those of the training are left as they were."""
+def seeded(device, seed=0):
+    """Draw random numbers from a seed for a while; those of the training are left as they were."""
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
-        torch.manual_seed(0)
+        torch.manual_seed(seed)
         yield
 
 
@@ -161,6 +162,12 @@ def check_whole(name, number, least):
     """Refuse what is not a whole number of at least `least`."""
     if not isinstance(number, int) or number < least:
         raise ValueError(f"{name}: expected a whole number of at least {least}, found {number!r}")
+
+
+def check_positive(name, number):
+    """Refuse what is not a positive finite number."""
+    if not isinstance(number, (int, float)) or not 0 < number < math.inf:
+        raise ValueError(f"{name}: expected a positive number, found {number!r}")
 
 
 def check_cond(model, cond):

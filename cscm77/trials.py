@@ -13,11 +13,11 @@ import torch
 from torch import nn
 
 import vae
+from cscm77.bounds import IN_USE, kl_of_latents
 from cscm77.utils import reset_seed
-from cscm77_helper import count_params, evaluate_vae, one_hot, train_vae
+from cscm77_helper import count_params, evaluate_vae, train_vae
 
 PIXELS = 784
-IN_USE = 0.01  # nats: a latent with less KL than this on average tells the decoder nothing
 MEASURES = {"train_loss", "val_losses", "latents_in_use", "parameters", "minutes"}  # of every finished training
 
 
@@ -28,6 +28,8 @@ class Trial(NamedTuple):
     name: str  # the row
     model: str = "VAE"  # or "CVAE"
     hidden_dim: int = 400
+    latent_size: int = 15
+    learning_rate: float = 1e-3
     init: str = "ours"  # or another that `initialise` knows
     label_gain: float | None = None  # of a CVAE
     precision: str = "medium"  # of torch.set_float32_matmul_precision; "highest" is float32 throughout
@@ -46,6 +48,14 @@ TRIALS = (
     Trial("hidden size", "256", hidden_dim=256),
     Trial("hidden size", "400 (ours)", hidden_dim=400),
     Trial("hidden size", "512", hidden_dim=512),
+    Trial("latent size", "2", latent_size=2),
+    Trial("latent size", "5", latent_size=5),
+    Trial("latent size", "10", latent_size=10),
+    Trial("latent size", "15 (the brief's)"),
+    Trial("latent size", "30", latent_size=30),
+    Trial("learning rate", "0.0003", learning_rate=3e-4),
+    Trial("learning rate", "0.001 (the brief's)"),
+    Trial("learning rate", "0.003", learning_rate=3e-3),
     *(Trial("precision", f"{precision}, seed {seed}", precision=precision, seed=seed)
       for precision in ("medium", "highest") for seed in (0, 1, 2)),
     Trial("label gain", "1", model="CVAE", label_gain=1),
@@ -74,7 +84,7 @@ def build(trial):
     same batches and the same noise, and "ours" is the notebook's own run.
     """
     reset_seed(trial.seed)
-    model = getattr(vae, trial.model)(PIXELS, hidden_dim=trial.hidden_dim)
+    model = getattr(vae, trial.model)(PIXELS, hidden_dim=trial.hidden_dim, latent_size=trial.latent_size)
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         initialise(model, trial.init)
         if trial.label_gain is not None:
@@ -131,37 +141,29 @@ def train_trial(trial, loaders, epochs, *, tested=False):
     Returns:
         A row of results: a dict of `MEASURES` (and "test"); only of "error" where a loss was not a finite number.
     """
-    device = loaders.train.dataset.images.device
+    device = loaders.train.dataset.pixels.device
     with _own_state(trial.precision, device):
         model = build(trial).to(device)
         try:
-            return _train_and_measure(model, trial.model == "CVAE", loaders, epochs, tested)
+            return _train_and_measure(model, trial, loaders, epochs, tested)
         except FloatingPointError as error:
             return {"error": str(error)}
 
 
-def _train_and_measure(model, cond, loaders, epochs, tested):
-    began, history = time.perf_counter(), []
+def _train_and_measure(model, trial, loaders, epochs, tested):
+    began, history, cond = time.perf_counter(), [], trial.model == "CVAE"
     for epoch in range(epochs):
         with redirect_stdout(io.StringIO()):  # a line a trial is enough
-            history.append(train_vae(epoch, model, loaders.train, cond=cond, val_loader=loaders.val))
+            history.append(train_vae(epoch, model, loaders.train, cond=cond, val_loader=loaders.val,
+                                     learning_rate=trial.learning_rate))
+    in_use = int((kl_of_latents(model, loaders.val, cond) > IN_USE).sum())
     row = {"train_loss": round(history[-1].loss, 6), "val_losses": [round(entry.val_loss, 3) for entry in history],
-           "latents_in_use": latents_in_use(model, loaders.val, cond), "parameters": count_params(model),
+           "latents_in_use": in_use, "parameters": count_params(model),
            "minutes": round((time.perf_counter() - began) / 60, 2)}
     if tested:
         losses = evaluate_vae(model, loaders.test, cond)
         row["test"] = {name: round(value, 6) for name, value in losses._asdict().items()}
     return row
-
-
-@torch.no_grad()
-def latents_in_use(model, loader, cond=False):
-    """Count the latents whose KL, averaged over the loader's images, is above `IN_USE`."""
-    total = 0
-    for x, labels in loader:
-        mu, logvar = model.encode(x, one_hot(labels, model.num_classes)) if cond else model.encode(x)
-        total = total + 0.5 * (mu.square() + logvar.exp() - 1 - logvar).sum(0)  # (Z,)
-    return int((total / len(loader.dataset) > IN_USE).sum())
 
 
 @contextmanager

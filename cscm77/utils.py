@@ -4,11 +4,13 @@ import os
 import platform
 import random
 import sys
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import torch
 from tqdm import tqdm
+
+LARGEST_KEPT = 2**25 - 2**16  # bytes: the C library takes nothing from blocks of 32 MiB or more
 
 
 def reset_seed(number):
@@ -19,6 +21,30 @@ def reset_seed(number):
     """
     random.seed(number)
     torch.manual_seed(number)
+
+
+def keep_freed_memory():
+    """Let freed memory wait for the next tensor, where it would go back to the system and be asked for at each step.
+
+    That is a setting of Linux's C library, which takes it from the largest block it has seen freed; elsewhere this
+    does nothing.
+    """
+    torch.empty(LARGEST_KEPT, dtype=torch.uint8)  # freed at once
+
+
+@contextmanager
+def matmul_precision(name):
+    """Set the precision of float32 matrix products for a while.
+
+    Args:
+        name: "highest", "high" or "medium", as `torch.set_float32_matmul_precision` has them.
+    """
+    kept = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision(name)
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(kept)
 
 
 def default_device():

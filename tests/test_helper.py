@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import cscm77_helper as helper
 import gan
+import vae
 from cscm77.utils import progress_bar
 from cscm77_helper import evaluate_vae, one_hot, run_a_gan, show_images, train_vae
 from gan import discriminator, discriminator_loss, generator, generator_loss, get_optimizer
@@ -149,11 +150,10 @@ def test_train_vae_prints_the_line_of_the_brief_and_gives_a_curve(capsys):
     assert train_vae(4, model, batches).val_loss is None
 
 
-def test_the_loss_of_an_epoch_is_the_mean_over_its_images(monkeypatch):
-    monkeypatch.setattr(helper, "VAE_LEARNING_RATE", 0.0)
+def test_the_loss_of_an_epoch_is_the_mean_over_its_images():
     model, batches = VAE(784, hidden_dim=32), list(loader(512, 96))
     torch.manual_seed(2)
-    result = train_vae(0, model, batches)
+    result = train_vae(0, model, batches, learning_rate=1e-30)
     torch.manual_seed(2)
     expected = sum(loss_function(x_hat, x, mu, logvar).item() * len(x)
                    for x, _ in batches for x_hat, mu, logvar in [model(x)]) / 512
@@ -261,10 +261,32 @@ def test_a_loss_that_becomes_nan_stops_with_epoch_and_step(monkeypatch, first_na
         train_vae(2, VAE(784, hidden_dim=8), list(loader()))
 
 
-def test_weights_that_explode_stop_the_training_with_epoch_and_step(monkeypatch):
-    monkeypatch.setattr(helper, "VAE_LEARNING_RATE", 1e30)
+def test_weights_that_explode_stop_the_training_with_epoch_and_step():
     with pytest.raises(FloatingPointError, match=r"epoch 0, step 1: .*found nan"):
-        train_vae(0, VAE(784, hidden_dim=8), list(loader()))
+        train_vae(0, VAE(784, hidden_dim=8), list(loader()), learning_rate=1e30)
+
+
+def test_the_parts_of_the_loss_are_those_of_vae_py():
+    model, (x, labels) = VAE(784, hidden_dim=8), next(iter(loader(128)))
+    x[0], x[1] = 0, 1
+    with torch.no_grad():
+        model.decoder[-3].bias[:9], model.decoder[-3].bias[9:20] = 1e4, -1e4  # pixels of exactly 1 and 0
+    torch.manual_seed(4)
+    _, parts = helper.negative_elbo(model, x, labels, cond=False)
+    torch.manual_seed(4)
+    x_hat, mu, logvar = model(x)
+    assert parts[0].item() == pytest.approx(vae.reconstruction(x_hat, x).item(), rel=1e-6)
+    assert parts[1].item() == pytest.approx(vae.kl_divergence(mu, logvar).item(), rel=1e-6)
+
+
+def test_the_learning_rate_is_that_of_adam_and_stays():
+    model, batches = VAE(784, hidden_dim=8), list(loader(128))
+    train_vae(0, model, batches, learning_rate=0.01)
+    assert adam_of(model).defaults["lr"] == 0.01
+    with pytest.raises(ValueError, match="learning_rate: expected 0.01, as in the epochs before, found 0.001"):
+        train_vae(1, model, batches)
+    train_vae(0, model, batches)
+    assert adam_of(model).defaults["lr"] == 0.001
 
 
 def bad_batches(change):
@@ -272,6 +294,9 @@ def bad_batches(change):
 
 
 BAD_TRAINING = {
+    "a learning rate of 0": (lambda: train_vae(0, VAE(784), loader(), learning_rate=0), "learning_rate: .*found 0"),
+    "an infinite learning rate": (lambda: train_vae(0, VAE(784), loader(), learning_rate=float("inf")),
+                                  "learning_rate: expected a positive number, found inf"),
     "a negative epoch": (lambda: train_vae(-1, VAE(784), loader()), "epoch: expected a whole number.*found -1"),
     "half an epoch": (lambda: train_vae(0.5, VAE(784), loader()), "epoch.*found 0.5"),
     "no batches": (lambda: train_vae(0, VAE(784), []), "at least one batch, found none"),

@@ -609,8 +609,7 @@ def test_a_vae_of_another_loss_or_rate_is_refused(path, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(helper, "loss_function", lambda *arguments: 2 * loss_function(*arguments))
         assert_refused(path, own, r"loss_function of a fixed example: expected [\d.]+, found [\d.]+")
-    monkeypatch.setattr(helper, "VAE_LEARNING_RATE", 0.5)
-    assert_refused(path, own, r"optimizer: expected Adam .*'lr': 0.5.*, found Adam .*'lr': 0.001.*")
+    assert_refused(path, own, r"optimizer: expected Adam .*'lr': 0.5.*, found Adam .*'lr': 0.001.*", learning_rate=0.5)
 
 
 def own_gan(path, D=gan.discriminator, G=gan.generator, losses=(gan.discriminator_loss, gan.generator_loss),

@@ -12,7 +12,8 @@ import torch
 from torch import nn
 
 import vae
-from cscm77 import study, trials
+from cscm77 import results_file, study, trials
+from cscm77.bounds import IN_USE, kl_of_latents
 from cscm77.data import mnist_loaders
 from cscm77.study import main, read_study, study_table
 from cscm77.trials import TRIALS, Trial, build, key_of, train_trial
@@ -115,7 +116,7 @@ def test_rows_have_names_of_their_own_and_known_settings():
 def test_a_key_names_what_differs_and_nothing_of_the_table():
     assert key_of(Trial("a", "b")) == key_of(Trial("c", "d")) == "VAE"
     assert key_of(Trial("a", "b", "CVAE", 8, seed=2, label_gain=3)) == "CVAE hidden_dim=8 label_gain=3 seed=2"
-    assert len({key_of(trial) for trial in TRIALS}) == len({trial[2:] for trial in TRIALS}) == 19
+    assert len({key_of(trial) for trial in TRIALS}) == len({trial[2:] for trial in TRIALS}) == 25
 
 
 def test_ours_is_the_model_that_the_notebook_builds():
@@ -248,7 +249,7 @@ def test_latents_in_use_equals_torchs_kl(loaders):
         mu, logvar = model.encode(loaders.val.dataset.images)
         kl = torch.distributions.kl_divergence(torch.distributions.Normal(mu, (logvar / 2).exp()),
                                                torch.distributions.Normal(0.0, 1.0)).mean(0)
-    assert trials.latents_in_use(model, loaders.val) == (kl > 0.01).sum()
+    assert (kl_of_latents(model, loaders.val) > IN_USE).sum() == (kl > 0.01).sum()
     assert 0 < (kl > 0.01).sum() <= 9
 
 
@@ -258,9 +259,9 @@ def test_latents_in_use_of_a_cvae_see_the_labels(loaders):
     with torch.no_grad():
         mu, _ = model.encode(digits.images, nn.functional.one_hot(digits.labels, 10).float())
     expected = (mu.square().mean(0) / 2 > 0.01).sum()  # the KL where the log-variance is 0
-    assert trials.latents_in_use(model, loaders.val, cond=True) == expected > 0
+    assert (kl_of_latents(model, loaders.val, cond=True) > IN_USE).sum() == expected > 0
     nn.init.zeros_(model.mu_layer.weight)
-    assert trials.latents_in_use(model, loaders.val, cond=True) == 0
+    assert (kl_of_latents(model, loaders.val, cond=True) > IN_USE).sum() == 0
 
 
 def test_a_trial_prints_nothing_and_leaves_the_state_of_the_process(loaders, capsys):
@@ -444,7 +445,7 @@ def test_a_bad_command_line_is_named(options, message, capsys):
 
 
 def test_options_left_out_mean_the_committed_study():
-    options = study.parse([])
+    options = results_file.parse(study.FILE, "", [], study.RESULTS, study.EPOCHS, study.BATCH_SIZE)
     assert (options.output, options.epochs, options.images) == (TOP / "cscm77" / "study.json", 10, None)
 
 
@@ -520,8 +521,8 @@ def test_a_table_of_nothing_says_what_to_do(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"none\.json: expected .*found no file; python -m cscm77\.study makes"):
         study_table("precision", tmp_path / "none.json")
     path = write_study(tmp_path / "s.json", {})
-    with pytest.raises(ValueError, match="group: expected one of initialisation, hidden size, precision, label gain, "
-                                         "found 'colour'"):
+    with pytest.raises(ValueError, match="group: expected one of initialisation, hidden size, latent size, "
+                                         "learning rate, precision, label gain, found 'colour'"):
         study_table("colour", path)
 
 

@@ -1,0 +1,108 @@
+"""How well a VAE or CVAE explains images, and what its latents have to do with it.
+
+Axes: N images, Z latents, C classes, K importance samples; every bound is in nats per image.
+"""
+
+import math
+
+import torch
+from torch.nn import functional as F
+
+from cscm77.training import eval_mode, seeded
+from cscm77.utils import device_of
+
+IN_USE = 0.01  # nats: a latent with less KL than this on average tells the decoder nothing
+CLASSES = 10
+
+
+@torch.no_grad()
+def kl_of_latents(model, loader, cond=False):
+    """Give the KL of each latent, averaged over the loader's images.
+
+    Args:
+        model: a VAE, or a CVAE with `cond=True`.
+        loader: batches of (images in [0, 1], labels).
+        cond: whether the model is given the one-hot label.
+
+    Returns:
+        (Z,) float64, in nats per image; a latent below `IN_USE` carries nothing.
+    """
+    total, number = 0, 0
+    for x, labels in loader:
+        mu, logvar = _encode(model, x, labels, cond)
+        total = total + 0.5 * (mu.square() + logvar.exp() - 1 - logvar).double().sum(dim=0)  # (Z,)
+        number += len(x)
+    if number == 0:
+        raise ValueError("loader: expected at least one image, found none")
+    return (total / number).cpu()
+
+
+@torch.no_grad()
+def importance_weighted_loss(model, loader, sizes=(1, 10, 100), cond=False):
+    """Bound -log p(x) from above with K samples of z an image; Burda, Grosse and Salakhutdinov (2016), equation 8.
+
+    K = 1 is the negative ELBO by sampling; the bound falls towards -log p(x) as K grows.
+
+    Args:
+        model: a VAE, or a CVAE with `cond=True`.
+        loader: batches of (images in [0, 1], labels).
+        sizes: the numbers K of samples; the samples of a small K are among those of a larger one.
+        cond: whether the model is given the one-hot label.
+
+    Returns:
+        {K: nats per image}.
+    """
+    most, total, number = max(sizes), dict.fromkeys(sizes, 0.0), 0
+    device = device_of(model)
+    with eval_mode(model), seeded(device):
+        for x, labels in loader:
+            x = x.to(device)
+            mu, logvar = _encode(model, x, labels, cond)
+            weights = torch.stack([_log_weight(model, x, labels, mu, logvar, cond) for _ in range(most)])  # (K, N)
+            for k in sizes:
+                total[k] -= (weights[:k].logsumexp(dim=0) - math.log(k)).sum().item()
+            number += len(x)
+    if number == 0:
+        raise ValueError("loader: expected at least one image, found none")
+    return {k: finite(f"bound with {k} samples", total[k] / number) for k in sizes}
+
+
+def _log_weight(model, x, labels, mu, logvar, cond):
+    """Draw z from q(z|x) and give log p(x|z) + log p(z) - log q(z|x), (N,) float64."""
+    noise = torch.randn_like(mu)
+    z = mu + torch.exp(0.5 * logvar) * noise
+    x_hat = model.decoder(torch.cat((z, one_hot_like(labels, z)), dim=1) if cond else z)
+    black, white = ((p.log().clamp(min=-100)).flatten(1) for p in (1 - x_hat, x_hat))
+    likelihood = torch.lerp(black, white, x.flatten(1)).double().sum(dim=1)
+    return likelihood + 0.5 * (noise.square() + logvar - z.square()).double().sum(dim=1)  # the log(2 pi) cancel
+
+
+def _encode(model, x, labels, cond):
+    x = x.to(device_of(model))
+    return model.encode(x, one_hot_like(labels, x)) if cond else model.encode(x)
+
+
+def one_hot_like(labels, like):
+    """Turn labels (N,) into one-hot rows (N, C) of the type and on the device of another tensor."""
+    return F.one_hot(labels.to(like.device), CLASSES).to(like.dtype)
+
+
+def principal_plane(points):
+    """Project points on their two directions of largest variance.
+
+    Args:
+        points: (N, Z), N > 2, Z > 1.
+
+    Returns:
+        (N, 2), and the share of the variance that the plane holds.
+    """
+    centred = points.double() - points.double().mean(dim=0)
+    variances, directions = torch.linalg.eigh(centred.T @ centred / len(points))  # ascending
+    return (centred @ directions[:, [-1, -2]]).float(), (variances[-2:].sum() / variances.sum()).item()
+
+
+def finite(name, value):
+    """Give a number back, or refuse it where it is nan or infinite."""
+    if not math.isfinite(value):
+        raise FloatingPointError(f"{name}: expected a finite number, found {value}")
+    return value
