@@ -6,6 +6,7 @@ Axes: N images in a batch, D = 784 pixels, Z latents or noise dimensions, C clas
 import copy
 import weakref
 from contextlib import contextmanager
+from functools import partial
 from operator import length_hint
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from torch import nn
 
 from cscm77.averaging import AVERAGE_EVERY, averaged
 from cscm77.data import mnist_loaders
+from cscm77.graphs import Replayed
 from cscm77.history import GANHistory, VAEEpoch, VAELosses, drawn_by, gan_history, score_of_epoch
 from cscm77.pictures import draw_digits, save_picture, show_and_close
 from cscm77.resume import Run, about_data, about_optimizer, path_of
@@ -132,16 +134,14 @@ def train_vae(epoch, model, train_loader, cond=False, *, val_loader=None, checkp
     if epoch < run.epoch:
         return _restored_epoch(run, epoch)
     optimizer, log = run.parts["Adam"], run.log
+    take_step = Replayed(partial(vae_step, model, optimizer), [optimizer], run.device)
     model.train()
     with _forgotten_if_cut_short(model, run), run.stoppable():
         with progress_bar(length_hint(train_loader) or None, f"Epoch {epoch}", done=run.step) as bar:
             for step, (x, labels) in run.batches(checked_batches(train_loader)):
                 with at(epoch, step, log):
-                    loss, parts = negative_elbo(model, x, labels, cond)
-                optimizer.zero_grad(set_to_none=True)
-                loss.backward()
-                optimizer.step()
-                log.add(epoch, step, len(x), loss, *parts)
+                    losses = take_step(*vae_inputs(model, x, labels, cond))
+                log.add(epoch, step, len(x), *losses)
                 if (step + 1) % READ_EVERY == 0:
                     bar.set_postfix(loss=f"{log.read()[-1][0]:.1f}", refresh=False)
                 bar.update()
@@ -175,23 +175,41 @@ def evaluate_vae(model, loader, cond=False):
     log = LossLog()
     with eval_mode(model), torch.no_grad(), seeded(device_of(model)):
         for step, (x, labels) in enumerate(checked_batches(loader)):
-            loss, parts = negative_elbo(model, x, labels, cond)
-            log.add("of the evaluation", step, len(x), loss, *parts)
+            log.add("of the evaluation", step, len(x), *negative_elbo(model, *vae_inputs(model, x, labels, cond)))
     return VAELosses(*log.means())
 
 
-def negative_elbo(model, x, labels, cond):
-    """Give the loss with its gradient, and its two parts, reconstruction and KL, without."""
+def vae_inputs(model, x, labels, cond):
+    """Give what a VAE is called with, (x,), or a CVAE, (x, c) with the one-hot labels; on its device."""
     x = x.to(device_of(model))
-    if cond:
-        c = one_hot(labels, getattr(model, "num_classes", NUM_CLASSES)).to(x.device)
-        x_hat, mu, logvar = model(x, c)
-    else:
-        x_hat, mu, logvar = model(x)
+    return (x, one_hot(labels, getattr(model, "num_classes", NUM_CLASSES)).to(x.device)) if cond else (x,)
+
+
+def vae_step(model, optimizer, x, *c):
+    """Take one step down the gradient of the negative ELBO; Kingma and Welling (2014), algorithm 1.
+
+    Args:
+        model: a VAE or CVAE.
+        optimizer: of the model.
+        x: images in [0, 1], (N, 1, 28, 28).
+        c: one-hot labels, (N, C), for a CVAE alone.
+
+    Returns:
+        The loss before the step, its reconstruction and its KL: scalars without gradient, in nats per image.
+    """
+    loss, *parts = negative_elbo(model, x, *c)
+    optimizer.zero_grad(set_to_none=True)
+    loss.backward()
+    optimizer.step()
+    return loss.detach(), *parts
+
+
+def negative_elbo(model, x, *c):
+    """Give the loss with its gradient, and its two parts, reconstruction and KL, without."""
+    x_hat, mu, logvar = model(x, *c)
     loss = loss_function(x_hat, x, mu, logvar)
     with torch.no_grad():  # both anew: a loss of the user's own may weigh them in another way
-        parts = _cross_entropy(x_hat, x), kl_divergence(mu, logvar)
-    return loss, parts
+        return loss, _cross_entropy(x_hat, x), kl_divergence(mu, logvar)
 
 
 def _cross_entropy(x_hat, x):
@@ -361,6 +379,8 @@ def run_a_gan(D, G, D_solver, G_solver, discriminator_loss, generator_loss, save
     run = Run(checkpoint, parts, about, loader, device)
     if run.restore(fresh):
         _show_restored(run, num_epochs, show_every)
+    d_step = Replayed(partial(discriminator_step, D, G, D_solver, discriminator_loss), [D_solver], device)
+    g_step = Replayed(partial(generator_step, D, G, G_solver, generator_loss), [G_solver], device)
     log, average = run.log, parts["G_average"]
     D.train()
     G.train()
@@ -370,9 +390,9 @@ def run_a_gan(D, G, D_solver, G_solver, discriminator_loss, generator_loss, save
             for _, (x, _) in run.batches(full_batches(loader, batch_size)):
                 real = 2 * x.to(device).flatten(1) - 1  # (N, 784), [0, 1] -> [-1, 1]
                 noise = sample_noise(batch_size, noise_size, dtype=real.dtype, device=device)
-                d_loss, *scores = discriminator_step(D, G, D_solver, discriminator_loss, real, noise)
+                d_loss, *scores = d_step(real, noise)
                 noise = sample_noise(batch_size, noise_size, dtype=real.dtype, device=device)
-                g_loss, fake = generator_step(D, G, G_solver, generator_loss, noise)
+                g_loss, fake = g_step(noise)
 
                 iteration = len(log)
                 log.add(epoch, iteration, batch_size, d_loss, g_loss, *(probability(s).mean() for s in scores))

@@ -1,7 +1,7 @@
 """The training loops as the coursework's brief writes them, timed against this package's: python -m cscm77.benchmark.
 
-The two take turns in one process, on the same networks, images and seeds, and the times of a round make one ratio. It
-times the CPU; on a GPU nothing has been measured.
+The two take turns in one process, on the same networks, images and seeds, and the times of a round make one ratio. They
+run on a GPU where there is one.
 
 Axes: N images in a batch, D = 784 pixels, Z noise dimensions.
 """
@@ -12,10 +12,8 @@ import multiprocessing
 import os
 import subprocess
 import sys
-import time
-from contextlib import contextmanager, redirect_stdout, suppress
+from contextlib import redirect_stdout
 from functools import partial
-from itertools import pairwise
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
@@ -26,14 +24,15 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 import gan
+from cscm77.clock import WARM_UP, TimedBatches, arithmetic, matmul_rate, now, peak_memory, seconds_between
 from cscm77.download import MNISTUnavailable
 from cscm77.reference import BATCH_SIZE, PIXELS, WORKERS, reference_loader, show_images_as_axes, train_as_in_the_brief
-from cscm77.utils import processor_name, reset_seed
+from cscm77.tables import as_markdown
+from cscm77.utils import default_device, keep_freed_memory, processor_name, reset_seed
 from cscm77_helper import mnist_loaders, run_a_gan, show_images, train_vae
 from vae import CVAE, VAE
 
 SEED = 0
-WARM_UP = 3  # steps
 DC_SHARE = 5  # a step of the DC-GAN takes longer: so many times fewer are timed
 PEAK_STEPS = {"vae": 300, "cvae": 300, "fc-gan": 300, "dc-gan": 12}
 UNITS = {"s": (1, 2), "ms": (1000, 1)}  # factor to seconds, decimals
@@ -100,61 +99,11 @@ def build(model, loop):
               "fc-gan": [gan.discriminator, gan.generator],
               "dc-gan": [gan.build_dc_classifier, gan.build_dc_generator]}
     reset_seed(SEED)
-    networks = [make() for make in makers[model]]
+    networks = [make().to(default_device()) for make in makers[model]]
     if loop == "reference":
         for network in networks:
             network.to(memory_format=torch.contiguous_format)
     return networks
-
-
-class TimedBatches:
-    """The first batches of a loader; notes when each is asked for, and when one more is.
-
-    Args:
-        loader: a `DataLoader`.
-        steps: the most batches to give; all of the loader's when not given.
-    """
-
-    def __init__(self, loader, steps=None):
-        self.loader, self.dataset = loader, loader.dataset
-        self.steps = len(loader) if steps is None else min(steps, len(loader))
-        self.asked = []  # seconds
-
-    def __len__(self):
-        """Give the number of batches."""
-        return self.steps
-
-    def __iter__(self):
-        """Give the batches."""
-        batches = iter(self.loader)
-        for _ in range(self.steps):
-            self.asked.append(time.perf_counter())
-            yield next(batches)
-        self.asked.append(time.perf_counter())
-
-    def intervals(self):
-        """Give the seconds from each batch's request to the next: a batch, and the step on it."""
-        return [after - before for before, after in pairwise(self.asked)]
-
-
-@contextmanager
-def arithmetic(precision, *, flush):
-    """Set the precision of matrix products and whether numbers below 1e-38 become zeros; both are put back.
-
-    The second reaches this thread and those that torch starts from then on.
-
-    Args:
-        precision: "highest", "high" or "medium".
-        flush: whether denormal numbers become zeros.
-    """
-    kept = torch.get_float32_matmul_precision(), sys.float_info.min / 2 == 0  # torch does not tell the second
-    try:
-        torch.set_float32_matmul_precision(precision)
-        torch.set_flush_denormal(flush)
-        yield
-    finally:
-        torch.set_float32_matmul_precision(kept[0])
-        torch.set_flush_denormal(kept[1])
 
 
 # ---------------------------------------------------------------- measuring
@@ -166,10 +115,10 @@ def train(model, loop, batches):
     What the loop prints is swallowed. The processes that loaded images are gone when this returns.
     """
     networks = build(model, loop)
-    start = time.perf_counter()
+    start = now()
     with redirect_stdout(io.StringIO()):
         LOOPS[loop](model, networks, batches)
-    seconds = time.perf_counter() - start
+    seconds = seconds_between(start, now())
     for process in multiprocessing.active_children():
         process.join()
     return seconds, networks
@@ -194,23 +143,12 @@ def time_model(model, column, loader, steps):
 def time_picture(column, images):
     """Give the seconds from the call of `show_images` to the finished pixels."""
     draw = show_images if column.loop == "ours" else show_images_as_axes
-    start = time.perf_counter()
+    start = now()
     draw(images)
     plt.gcf().canvas.draw()  # matplotlib puts the work off until it must
-    seconds = time.perf_counter() - start
+    seconds = seconds_between(start, now())
     plt.close()
     return seconds
-
-
-def matmul_rate(size=1024, repeats=20):
-    """Give the floating-point operations a second of a float32 product of square matrices, at the set precision."""
-    a, b = torch.rand(2, size, size)
-    seconds = []
-    for _ in range(repeats + WARM_UP):
-        start = time.perf_counter()
-        a @ b
-        seconds.append(time.perf_counter() - start)
-    return 2 * size**3 / median(seconds[WARM_UP:])
 
 
 def count_operations(model, loader):
@@ -310,23 +248,12 @@ def report_peak(model, loop, folder, digits):
     ours = loop == "ours"
     loader = load(folder).train if ours else reference_loader(*torch.load(digits, weights_only=True))
     plt.switch_backend("agg")
+    if ours:
+        keep_freed_memory()
     with arithmetic("medium" if ours else "highest", flush=ours):
         train(model, loop, TimedBatches(loader, PEAK_STEPS[model]))
     peak = peak_memory()
     print("-" if peak is None else f"{peak:.2f}")
-
-
-def peak_memory():
-    """Give the most memory that this process held so far, in GiB; None where the system does not tell."""
-    with suppress(OSError):  # the file is Linux's; what getrusage tells there can be the parent's
-        for line in Path("/proc/self/status").read_text().splitlines():
-            if line.startswith("VmHWM:"):
-                return int(line.split()[1]) / 2**20  # from KiB
-    try:
-        import resource
-    except ImportError:  # Windows
-        return None
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**30 if sys.platform == "darwin" else 2**20)
 
 
 # ---------------------------------------------------------------- the table
@@ -352,17 +279,16 @@ def share(operations, seconds, rates):
 
 def table(results):
     """Give the `Result`s as a Markdown table."""
-    titles = ("", *(column.title for column in COLUMNS), "ratio, strict", "ratio, medium",
+    titles = (*(column.title for column in COLUMNS), "ratio, strict", "ratio, medium",
               "share of matmul rate, strict / medium", "peak memory in GiB, reference / ours")
-    lines = [titles, ("---", *["---:"] * (len(titles) - 1)), *map(_cells, results)]
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+    return as_markdown("", titles, {result.row.title: _cells(result) for result in results})
 
 
 def _cells(result):
     row, seconds, rates, operations, memory = result
     reference, *ours = (seconds.get(column, []) for column in COLUMNS)
     shares = [share(operations, seconds.get(column), rates.get(column)) for column in COLUMNS[1:]]
-    return (row.title, *(told(times, row.unit) for times in (reference, *ours)),
+    return (*(told(times, row.unit) for times in (reference, *ours)),
             *(ratio(reference, times) for times in ours), " / ".join(shares) if operations else "-", memory)
 
 
@@ -379,7 +305,7 @@ def conditions(data, options):
             f"{data.name}, {len(data):,} training images, rounds: {options.rounds}, seed {SEED}.\n"
             f"A GAN's step is the median of {fc} (DC-GAN: {dc}) in a round. Times are medians over the rounds, ratios "
             "and shares medians of those within a round.\nPeak memory is that of a process that only trains, ours at "
-            f"medium; the reference's {WORKERS} processes that load images are not in it.")
+            f"medium; the reference's {WORKERS} processes that load images are not in it. On a GPU it is the device's.")
 
 
 # ---------------------------------------------------------------- the command
@@ -391,6 +317,7 @@ def main(arguments=None):
     plt.switch_backend("agg")
     try:
         with arithmetic("medium", flush=True):  # before torch starts its threads, which then flush too
+            keep_freed_memory()
             return run(options)
     except KeyboardInterrupt:
         print("\nStopped; there is no table, since a part of the rounds would be no measurement.", file=sys.stderr)
@@ -432,8 +359,8 @@ def dc_steps(steps):
 
 
 def load(folder):
-    """Give the package's loaders on the CPU; `folder` is that of MNIST's files, empty for the usual places."""
-    return mnist_loaders(BATCH_SIZE, root=folder or None, source="mnist" if folder else "auto", device="cpu")
+    """Give the package's loaders; `folder` is that of MNIST's files, empty for the usual places."""
+    return mnist_loaders(BATCH_SIZE, root=folder or None, source="mnist" if folder else "auto")
 
 
 def run(options):
@@ -446,7 +373,7 @@ def run(options):
         print(error, file=sys.stderr)
         return 1
     data = ours.dataset
-    digits = data.pixels[:, 0], data.labels  # (N, 28, 28), (N,)
+    digits = data.pixels[:, 0].cpu(), data.labels.cpu()  # (N, 28, 28), (N,)
     loaders = {"reference": reference_loader(*digits), "ours": ours}
     results = [measure_pictures(data[:BATCH_SIZE][0], options.rounds) if model == "pictures" else
                measure_model(model, loaders, options.rounds,

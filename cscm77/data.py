@@ -67,7 +67,7 @@ class Digits(Dataset):
 
     def __getitems__(self, indices):
         """Give the images (B, 1, 28, 28) and labels (B,) at a list of B indices."""
-        indices = torch.tensor(indices, device=self.labels.device)
+        indices = torch.tensor(indices).to(self.labels.device, non_blocking=True)  # a GPU is not waited for
         return self._in_unit_range(self.pixels.index_select(0, indices)), self.labels.index_select(0, indices)
 
 

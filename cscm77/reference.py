@@ -14,6 +14,7 @@ from torchvision.datasets import MNIST
 from torchvision.transforms import ToTensor
 
 import gan
+from cscm77.utils import device_of
 from cscm77_helper import one_hot
 
 BATCH_SIZE, PIXELS = 128, 784
@@ -56,7 +57,9 @@ def train_as_in_the_brief(model, networks, batches):
 def _brief_vae_epoch(model, batches, cond):
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
     model.train()
+    device = device_of(model)
     for x, labels in batches:
+        x, labels = x.to(device), labels.to(device)
         x_hat, mu, logvar = model(x, one_hot(labels, 10)) if cond else model(x)
         cross_entropy = F.binary_cross_entropy(x_hat, x, reduction="sum")
         divergence = -0.5 * torch.sum(1 + logvar - mu.pow(2) - logvar.exp())
@@ -70,16 +73,18 @@ def _brief_vae_epoch(model, batches, cond):
 
 def _brief_gan_epoch(D, G, batches):
     D_solver, G_solver = (torch.optim.Adam(net.parameters(), lr=1e-3, betas=(0.5, 0.999)) for net in (D, G))
+    device = device_of(D)
     for step, (x, _) in enumerate(batches):
+        x = x.to(device)
         D_solver.zero_grad()
         logits_real = D(2 * (x.view(-1, PIXELS) - 0.5))
-        fake = G(gan.sample_noise(len(x), gan.NOISE_DIM)).detach()  # a graph of G is made, and thrown away
+        fake = G(gan.sample_noise(len(x), gan.NOISE_DIM, device=device)).detach()  # G's graph is thrown away
         d_loss = gan.discriminator_loss(logits_real, D(fake))
         d_loss.backward()
         D_solver.step()
 
         G_solver.zero_grad()
-        fake = G(gan.sample_noise(len(x), gan.NOISE_DIM))
+        fake = G(gan.sample_noise(len(x), gan.NOISE_DIM, device=device))
         g_loss = gan.generator_loss(D(fake))
         g_loss.backward()  # reaches D's weights too, for nothing
         G_solver.step()

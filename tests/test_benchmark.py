@@ -13,7 +13,7 @@ import torch
 from torchvision.datasets import MNIST
 from torchvision.transforms import ToTensor
 
-from cscm77 import benchmark, data, download
+from cscm77 import benchmark, clock, data, download
 from cscm77.benchmark import COLUMNS, MEDIUM, REFERENCE, ROWS, STRICT, Result, TimedBatches, arithmetic, main, train
 
 pytestmark = [  # the two loading processes of the brief: newer Pythons warn of the fork, torch of a single core
@@ -128,8 +128,8 @@ class Loader:
 
 @pytest.mark.parametrize("steps, batches", [(None, "abcde"), (3, "abc"), (9, "abcde")])
 def test_intervals_reach_from_request_to_request(steps, batches, monkeypatch):
-    clock = itertools.accumulate(2**n for n in itertools.count())  # 1, 3, 7, 15 ...
-    monkeypatch.setattr(benchmark.time, "perf_counter", lambda: next(clock))
+    ticks = itertools.accumulate(2**n for n in itertools.count())  # 1, 3, 7, 15 ...
+    monkeypatch.setattr(clock.time, "perf_counter", lambda: next(ticks))
     timed = TimedBatches(Loader(), steps)
     assert len(timed) == len(batches) and timed.dataset == "the data"
     assert "".join(timed) == batches
@@ -147,8 +147,8 @@ def test_the_time_of_a_gan_is_a_step_and_that_of_a_vae_an_epoch(monkeypatch):
     def loop(model, networks, batches):
         list(batches)
 
-    clock = itertools.count()  # 0, 1, 2 ...: a look at it takes a second
-    monkeypatch.setattr(benchmark.time, "perf_counter", lambda: next(clock))
+    ticks = itertools.count()  # 0, 1, 2 ...: a look at it takes a second
+    monkeypatch.setattr(clock.time, "perf_counter", lambda: next(ticks))
     monkeypatch.setattr(benchmark, "LOOPS", {"ours": loop})
     assert benchmark.time_model("fc-gan", STRICT, Loader(), 3) == 1
     assert benchmark.time_model("vae", STRICT, Loader(), 3) == 7  # 5 batches, the request after them, the end
@@ -194,8 +194,8 @@ def test_ratios_and_shares_are_medians_of_the_rounds():
 
 
 def test_rate_of_a_matrix_product(monkeypatch):
-    clock = itertools.count(0, 0.5)
-    monkeypatch.setattr(benchmark.time, "perf_counter", lambda: next(clock))
+    ticks = itertools.count(0, 0.5)
+    monkeypatch.setattr(clock.time, "perf_counter", lambda: next(ticks))
     assert benchmark.matmul_rate(size=10, repeats=3) == 2 * 1000 / 0.5
 
 
