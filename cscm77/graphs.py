@@ -66,7 +66,7 @@ class Replayed:
     def _record(self, inputs):
         """Record the step; nothing of it is carried out yet."""
         self.inputs = [x.clone() for x in inputs]
-        graph, stream = torch.cuda.CUDAGraph(), torch.cuda.current_stream()
+        graph, stream, random_state = torch.cuda.CUDAGraph(), torch.cuda.current_stream(), torch.cuda.get_rng_state()
         try:
             with _recordable(self.optimizers), torch.cuda.graph(graph, capture_error_mode="thread_local"):
                 self.outputs = self.step(*self.inputs)
@@ -74,8 +74,16 @@ class Replayed:
         except RuntimeError as reason:
             self.possible = False
             torch.cuda.set_stream(stream)
+            _replace_generator(random_state)
             warnings.warn(f"the step could not be recorded as a CUDA graph, so it is slower: {reason}",
                           RuntimeWarning, stacklevel=4)
+
+
+def _replace_generator(random_state):
+    """Free the global generator from a recording that broke off: it would wait for its end, and draw no more."""
+    generator = torch.Generator("cuda")
+    generator.set_state(random_state)
+    torch.cuda.default_generators[torch.cuda.current_device()].graphsafe_set_state(generator.graphsafe_get_state())
 
 
 def _alike(some, others):
