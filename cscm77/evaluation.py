@@ -261,6 +261,12 @@ def ask_for_digits(decoder, latent_size, each=1000, seed=0):
     return generate(decoder, torch.cat((z, one_hot_like(asked, z)), dim=1)), asked.cpu()
 
 
+def conditional_accuracy(judge, model, each=1000):
+    """Give the share of the digits asked of a CVAE that the judge recognises as such; see `ask_for_digits`."""
+    images, asked = ask_for_digits(model.decoder, model.latent_size, each)
+    return (judge.read(images).labels == asked).double().mean().item()
+
+
 def confusion_matrix(asked, recognised):
     """Count what was recognised where a digit was asked for.
 

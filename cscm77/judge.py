@@ -104,18 +104,19 @@ def check_pixels(images):
         raise ValueError(f"images: expected values in [0, 1], found {low:g} to {high:g}")
 
 
-def judge_of(loaders, path):
+def judge_of(loaders, folder):
     """Give the judge of a data set: the one on disk, or a new one, which is then kept there.
 
     Args:
         loaders: of `mnist_loaders`; the test images only measure it.
-        path: of its file.
+        folder: of the checkpoints; the judge has a folder of its own in it.
 
     Returns:
         A `Judge` in eval mode, its weights frozen, on the loaders' device.
     """
     train, test = loaders.train.dataset, loaders.test.dataset
-    path, device = Path(path).expanduser(), train.pixels.device
+    path = Path(folder).expanduser() / "judge" / f"{len(train)} of {train.name}.pt"
+    device = train.pixels.device
     about = {"version": VERSION, "data": train.name, "images": len(train), "test images": len(test)}
     judge = Judge().to(device)
     kept = _kept(path, about)

@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 from statistics import mean
 
+from cscm77.judge import judge_of
 from cscm77.results_file import (
     ResultsFile,
     command,
@@ -25,6 +26,7 @@ from cscm77.trials import MEASURES, TESTED, TRIALS, key_of, train_trial
 
 RESULTS = Path(__file__).resolve().with_name("study.json")
 FILE = ResultsFile("python -m cscm77.study", 20, MEASURES)
+CHECKPOINTS = RESULTS.parent.parent / "results" / "checkpoints"  # of the judge
 EPOCHS, BATCH_SIZE = 10, 128
 
 
@@ -41,10 +43,11 @@ def run_study(path, loaders, epochs=EPOCHS, *, fresh=False):
         ResultsError: the file is damaged, or made under other conditions, or cannot be written.
     """
     runs, tested = {}, {key_of(trial) for trial in TRIALS if trial.group == TESTED}
+    judge = judge_of(loaders, CHECKPOINTS)
     for trial in TRIALS:
         key = key_of(trial)  # the same settings in two tables are one training
         runs.setdefault(key, (f"{trial.group}: {trial.name}",
-                              partial(train_trial, trial, loaders, epochs, tested=key in tested)))
+                              partial(train_trial, trial, loaders, epochs, tested=key in tested, judge=judge)))
     run_missing(FILE, path, provenance_of(loaders, epochs, BATCH_SIZE), runs, _outcome, fresh=fresh)
 
 
@@ -104,12 +107,13 @@ def _note(row):
 
 
 def _validation_lines(rows):
-    lines = [("", "validation", "training", "latents in use", "parameters", "minutes")]
+    lines = [("", "validation", "training", "latents in use", "parameters", "minutes", "digits as asked for")]
     for trial, row in rows:
-        lines.append((trial.name, *("-" * 5)) if _note(row) else (
+        lines.append((trial.name, *("-" * 6)) if _note(row) else (
             trial.name, f"{row['val_losses'][-1]:.2f}", f"{row['train_loss']:.2f}", str(row["latents_in_use"]),
-            f"{row['parameters']:,}", f"{row['minutes']:.1f}"))
-    return lines
+            f"{row['parameters']:,}", f"{row['minutes']:.1f}", f"{row['accuracy']:.2%}" if "accuracy" in row else "-"))
+    judged = any("accuracy" in (row or {}) for _, row in rows)
+    return lines if judged else [line[:-1] for line in lines]
 
 
 def _test_lines(rows):

@@ -15,6 +15,7 @@ import vae
 from cscm77 import results_file, study, trials
 from cscm77.bounds import IN_USE, kl_of_latents
 from cscm77.data import mnist_loaders
+from cscm77.judge import Judge
 from cscm77.study import main, read_study, study_table
 from cscm77.trials import TRIALS, Trial, build, key_of, train_trial
 from cscm77_helper import evaluate_vae, train_vae
@@ -25,8 +26,9 @@ FEW = (  # quick ones, in two tables that share their first row
     Trial("hidden size", "12", hidden_dim=12),
     Trial("precision", "medium, seed 0", hidden_dim=8),
     Trial("precision", "highest, seed 0", hidden_dim=8, precision="highest"),
-    Trial("label gain", "2", model="CVAE", hidden_dim=8, label_gain=2),
+    Trial("label gain", "2", model="CVAE", hidden_dim=8, label_gains=(2, 2)),
 )
+GAINS = (vae.ENCODER_LABEL_GAIN, vae.DECODER_LABEL_GAIN)
 DISTINCT = [key_of(trial) for trial in (*FEW[:2], *FEW[3:])]
 
 
@@ -34,6 +36,12 @@ DISTINCT = [key_of(trial) for trial in (*FEW[:2], *FEW[3:])]
 def images(monkeypatch):
     """The first 256 images of each split: two steps an epoch. Set here, so that what main sets is put back too."""
     monkeypatch.setenv("CSCM77_IMAGES", "256")
+
+
+@pytest.fixture(autouse=True)
+def untrained_judge(monkeypatch):
+    """A judge that was never taught: how well it reads is the affair of tests/test_judge.py."""
+    monkeypatch.setattr(study, "judge_of", lambda *_: Judge())
 
 
 @pytest.fixture
@@ -100,7 +108,7 @@ def test_rows_called_ours_are_what_the_course_files_do():
     rows = [trial for trial in TRIALS if "(ours)" in trial.name]
     assert [trial.group for trial in rows] == ["initialisation", "hidden size", "label gain"]
     assert key_of(rows[0]) == key_of(rows[1]) == "VAE"
-    assert rows[2].label_gain == vae.LABEL_GAIN and rows[2].name.startswith(f"{vae.LABEL_GAIN} ")
+    assert rows[2].label_gains == GAINS and rows[2].name.startswith("{}, {} ".format(*GAINS))
     assert {t.hidden_dim for t in rows} == {inspect.signature(vae.VAE).parameters["hidden_dim"].default}
     assert inspect.signature(vae.VAE).parameters["latent_size"].default == 15
     assert "set_float32_matmul_precision('medium')" in (TOP / "variational_autoencoders.ipynb").read_text()
@@ -109,14 +117,15 @@ def test_rows_called_ours_are_what_the_course_files_do():
 def test_rows_have_names_of_their_own_and_known_settings():
     assert len({(trial.group, trial.name) for trial in TRIALS}) == len(TRIALS)
     for trial in TRIALS:
-        assert (trial.label_gain is not None) == (trial.model == "CVAE")
+        assert (trial.label_gains is not None) == (trial.model == "CVAE")
         assert build(trial._replace(hidden_dim=4)).hidden_dim == 4
 
 
 def test_a_key_names_what_differs_and_nothing_of_the_table():
     assert key_of(Trial("a", "b")) == key_of(Trial("c", "d")) == "VAE"
-    assert key_of(Trial("a", "b", "CVAE", 8, seed=2, label_gain=3)) == "CVAE hidden_dim=8 label_gain=3 seed=2"
-    assert len({key_of(trial) for trial in TRIALS}) == len({trial[2:] for trial in TRIALS}) == 25
+    assert key_of(Trial("a", "b", "CVAE", 8, label_gains=(3, 1), seed=2)) == (
+        "CVAE hidden_dim=8 label_gains=(3, 1) seed=2")
+    assert len({key_of(trial) for trial in TRIALS}) == len({trial[2:] for trial in TRIALS}) == 27
 
 
 def test_ours_is_the_model_that_the_notebook_builds():
@@ -128,7 +137,7 @@ def test_ours_is_the_model_that_the_notebook_builds():
     assert torch.equal(torch.get_rng_state(), state)  # so that the first batch is the same too
     torch.manual_seed(3)
     expected = vae.CVAE(784)
-    model = build(Trial("", "", "CVAE", label_gain=vae.LABEL_GAIN, seed=3))
+    model = build(Trial("", "", "CVAE", label_gains=GAINS, seed=3))
     assert all(torch.equal(a, b) for a, b in zip(expected.parameters(), model.parameters(), strict=True))
 
 
@@ -204,12 +213,13 @@ def test_an_unknown_initialisation_is_refused():
 
 
 @pytest.mark.parametrize("module_gain", [4, 5])
-def test_a_label_gain_scales_the_label_columns_alone(module_gain, monkeypatch):
-    monkeypatch.setattr(vae, "LABEL_GAIN", module_gain)
-    one, eight = (build(Trial("", "", "CVAE", 32, label_gain=gain)) for gain in (1, 8))
-    for layer, inputs in (("encoder.1", 784), ("decoder.0", 15)):
-        a, b = (model.get_submodule(layer).weight for model in (one, eight))
-        torch.testing.assert_close(b[:, inputs:].norm(dim=0) / a[:, inputs:].norm(dim=0), torch.full((10,), 8.0))
+def test_label_gains_scale_the_label_columns_alone(module_gain, monkeypatch):
+    monkeypatch.setattr(vae, "ENCODER_LABEL_GAIN", module_gain)
+    monkeypatch.setattr(vae, "DECODER_LABEL_GAIN", module_gain + 1)
+    one, more = (build(Trial("", "", "CVAE", 32, label_gains=gains)) for gains in ((1, 1), (8, 3)))
+    for layer, inputs, gain in (("encoder.1", 784, 8.0), ("decoder.0", 15, 3.0)):
+        a, b = (model.get_submodule(layer).weight for model in (one, more))
+        torch.testing.assert_close(b[:, inputs:].norm(dim=0) / a[:, inputs:].norm(dim=0), torch.full((10,), gain))
         assert torch.equal(a[:, :inputs], b[:, :inputs])
         assert a[:, inputs:].std().item() == pytest.approx(a[:, :inputs].std().item(), rel=0.15)
 
@@ -219,7 +229,7 @@ def test_a_label_gain_scales_the_label_columns_alone(module_gain, monkeypatch):
 
 @pytest.mark.parametrize("trial", [
     Trial("", "", hidden_dim=16), Trial("", "", hidden_dim=16, precision="highest", seed=1),
-    Trial("", "", "CVAE", 16, label_gain=vae.LABEL_GAIN)])
+    Trial("", "", "CVAE", 16, label_gains=GAINS)])
 def test_a_trial_is_the_notebooks_loop_bit_for_bit(trial, loaders):
     row = train_trial(trial, loaders, 2, tested=True)
     torch.set_float32_matmul_precision(trial.precision)
@@ -254,7 +264,7 @@ def test_latents_in_use_equals_torchs_kl(loaders):
 
 
 def test_latents_in_use_of_a_cvae_see_the_labels(loaders):
-    model = build(Trial("", "", "CVAE", 16, label_gain=1))
+    model = build(Trial("", "", "CVAE", 16, label_gains=(1, 1)))
     digits = loaders.val.dataset
     with torch.no_grad():
         mu, _ = model.encode(digits.images, nn.functional.one_hot(digits.labels, 10).float())
@@ -551,5 +561,5 @@ def test_the_committed_study_agrees_with_the_committed_notebook():
     losses = [float(loss) for loss in re.findall(r"Train Epoch: 9 \\tLoss: ([0-9.]+)", notebook)]
     assert len(losses) == 2  # the VAE's and the CVAE's
     results = read_study()["results"]
-    found = [results[key]["train_loss"] for key in ("VAE", "CVAE label_gain=4")]
+    found = [results[key]["train_loss"] for key in ("VAE", f"CVAE label_gains={GAINS}")]
     assert found == pytest.approx(losses, abs=1)
