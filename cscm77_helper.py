@@ -147,6 +147,7 @@ def train_vae(epoch, model, train_loader, cond=False, *, val_loader=None, checkp
                 bar.update()
         loss, *parts = log.means()
         val_loss = evaluate_vae(model, val_loader, cond).loss if val_loader is not None else None
+        run.strip += [] if val_loader is None else [_reconstructed(model, val_loader, cond)]
         print(f"Train Epoch: {epoch} \tLoss: {loss:.6f}")
         result = VAEEpoch(epoch, loss, *parts, val_loss)
         run.finish_epoch(result)
@@ -177,6 +178,24 @@ def evaluate_vae(model, loader, cond=False):
         for step, (x, labels) in enumerate(checked_batches(loader)):
             log.add("of the evaluation", step, len(x), *negative_elbo(model, *vae_inputs(model, x, labels, cond)))
     return VAELosses(*log.means())
+
+
+def vae_strip(model):
+    """Give what a model made of the first validation images after each epoch of its training: (epochs, 10, 784).
+
+    Raises:
+        ValueError: the model was not trained by `train_vae` with a val_loader.
+    """
+    run = _runs.get(model)
+    if run is None or not run.strip:
+        raise ValueError("model: expected one that train_vae has trained with a val_loader")
+    return torch.stack(run.strip)
+
+
+def _reconstructed(model, loader, cond):
+    with eval_mode(model), torch.no_grad(), seeded(device_of(model)):
+        x, labels = next(iter(loader))
+        return model(*vae_inputs(model, x[:STRIP_SAMPLES], labels[:STRIP_SAMPLES], cond))[0].flatten(1).cpu()
 
 
 def vae_inputs(model, x, labels, cond):

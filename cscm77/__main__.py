@@ -9,6 +9,7 @@ was stopped goes on there, and a finished one shows its results again.
 import argparse
 import os
 import re
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -25,6 +26,7 @@ from nbconvert.preprocessors import CoalesceStreamsPreprocessor
 PACKAGE_FOLDER = Path(__file__).resolve().parent.parent
 NOTEBOOKS = {"vae": PACKAGE_FOLDER / "variational_autoencoders.ipynb",
              "gan": PACKAGE_FOLDER / "generative_adversarial_networks.ipynb"}
+WIDGET = "application/vnd.jupyter.widget-view+json"  # a page without a kernel has nothing behind it
 COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 OVERWRITTEN = re.compile(r"[^\n]*\r(?!\n)")  # what a progress bar leaves in a line that is written over
 CELL_LINE = re.compile(r"(?:Cell In\s*\[\d+\]|<ipython-input[^>]*>).*?line:?\s*(\d+)")
@@ -74,6 +76,8 @@ class TerminalClient(NotebookClient):
 def main(arguments=None):
     """Run the command line; gives the exit status."""
     options = parse(arguments)
+    if options.demo:
+        return demonstrate(options)
     for path in options.notebooks:
         if options.fresh or options.update:
             keep_aside(options.output / "checkpoints" / path.stem)
@@ -97,6 +101,8 @@ def parse(arguments):
     parser.add_argument("--update", action="store_true", help="also put the executed notebooks in the notebooks' place")
     parser.add_argument("--fresh", action="store_true",
                         help="train anew, and keep earlier checkpoints under another name; --update does so, too")
+    parser.add_argument("--demo", action="store_true",
+                        help="open the notebook in JupyterLab; what an earlier run trained is there at once")
     options = parser.parse_args(arguments)
     options.notebooks = options.notebooks or list(NOTEBOOKS.values())
     for path in options.notebooks:
@@ -104,6 +110,17 @@ def parse(arguments):
             parser.error(f"--output: expected another folder than that of {path.name}, which would be overwritten; "
                          "--update is the option for that")
     return options
+
+
+def demonstrate(options):
+    """Open JupyterLab on a notebook, its results and checkpoints where the options say; gives the exit status."""
+    for path in options.notebooks:
+        if not list((options.output / "checkpoints" / path.stem).glob("*/*.pt")):
+            print(f"Nothing of {path.name} is trained yet: its cells will do that, or python -m cscm77 beforehand.")
+    first = options.notebooks[0].resolve()
+    environment = kernel_environment(options.output, options.images)
+    environment.pop("TQDM_DISABLE", None)
+    return subprocess.call([sys.executable, "-m", "jupyter", "lab", str(first)], cwd=first.parent, env=environment)
 
 
 def keep_aside(folder):
@@ -225,7 +242,8 @@ def tidy(notebook):
         for output in cell.outputs:
             if output.output_type == "stream":
                 output.text = OVERWRITTEN.sub("", output.text)
-        cell.outputs = [o for o in cell.outputs if o.output_type != "stream" or o.text.strip()]
+        cell.outputs = [o for o in cell.outputs if (o.output_type != "stream" or o.text.strip())
+                        and WIDGET not in o.get("data", {})]
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from cscm77.utils import device_of
 
 IN_USE = 0.01  # nats: a latent with less KL than this on average tells the decoder nothing
 CLASSES = 10
+AT_ONCE = 500  # images
 
 
 @torch.no_grad()
@@ -52,19 +53,23 @@ def importance_weighted_loss(model, loader, sizes=(1, 10, 100), cond=False):
     Returns:
         {K: nats per image}.
     """
-    most, total, number = max(sizes), dict.fromkeys(sizes, 0.0), 0
-    device = device_of(model)
+    total, device, (images, digits) = dict.fromkeys(sizes, 0.0), device_of(model), _all_of(loader)
     with eval_mode(model), seeded(device):
-        for x, labels in loader:
+        for x, labels in zip(images.split(AT_ONCE), digits.split(AT_ONCE), strict=True):
             x = x.to(device)
             mu, logvar = _encode(model, x, labels, cond)
-            weights = torch.stack([_log_weight(model, x, labels, mu, logvar, cond) for _ in range(most)])  # (K, N)
-            for k in sizes:
+            weights = torch.stack([_log_weight(model, x, labels, mu, logvar, cond) for _ in range(max(sizes))])
+            for k in sizes:  # weights: (K, N)
                 total[k] -= (weights[:k].logsumexp(dim=0) - math.log(k)).sum().item()
-            number += len(x)
-    if number == 0:
+    return {k: finite(f"bound with {k} samples", total[k] / len(images)) for k in sizes}
+
+
+def _all_of(loader):
+    """Give all images and labels of a loader: the noise of each is then the same however they were batched."""
+    batches = list(loader)
+    if not batches:
         raise ValueError("loader: expected at least one image, found none")
-    return {k: finite(f"bound with {k} samples", total[k] / number) for k in sizes}
+    return tuple(map(torch.cat, zip(*batches, strict=True)))
 
 
 def _log_weight(model, x, labels, mu, logvar, cond):

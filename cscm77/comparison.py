@@ -19,12 +19,13 @@ from typing import NamedTuple
 import torch
 
 import gan
+from cscm77.clock import arithmetic
 from cscm77.evaluation import ask_for_digits, generate, measure_samples
 from cscm77.judge import judge_of
 from cscm77.results_file import ResultsFile, command, headline, provenance_of, read_results, run_missing
 from cscm77.tables import as_text
 from cscm77.training import seeded
-from cscm77.utils import reset_seed
+from cscm77.utils import keep_freed_memory, reset_seed
 from cscm77_helper import count_params, evaluate_vae, run_a_gan, train_vae
 from vae import CVAE, VAE
 
@@ -194,8 +195,10 @@ def _spread(values, form):
 
 def main(arguments=None):
     """Run the command line; gives the exit status."""
-    return command(FILE, __doc__.split(":")[0] + ".", arguments, RESULTS, EPOCHS, BATCH_SIZE, run_comparison,
-                   lambda path: [comparison_table(path)])
+    with arithmetic("medium", flush=True):  # as in the notebooks
+        keep_freed_memory()
+        return command(FILE, __doc__.split(":")[0] + ".", arguments, RESULTS, EPOCHS, BATCH_SIZE, run_comparison,
+                       lambda path: [comparison_table(path)])
 
 
 if __name__ == "__main__":

@@ -7,6 +7,8 @@ in the features of Inception.
 Axes: N samples, M real images, F features, Z latents, C classes.
 """
 
+from contextlib import contextmanager
+from importlib.util import find_spec
 from typing import NamedTuple
 
 import torch
@@ -19,15 +21,25 @@ from cscm77.utils import device_of
 NEIGHBOURS = 5  # k of precision, recall, density and coverage
 SUBSETS, SUBSET_SIZE = 20, 1000  # of the kernel distance
 AT_ONCE = 1000  # rows: what is held in memory at a time
-WHAT_TO_INSTALL = "torchmetrics is missing, and only this cell needs it: pip install torchmetrics"
+WHAT_TO_INSTALL = "torchmetrics is missing; the numbers of this cell need it: pip install torchmetrics"
 
 
-def _torchmetrics():
+class TorchmetricsMissing(ImportError):
+    """What was asked for needs torchmetrics, which is not installed."""
+
+
+def _need_torchmetrics():
+    if find_spec("torchmetrics") is None:
+        raise TorchmetricsMissing(WHAT_TO_INSTALL)
+
+
+@contextmanager
+def where_torchmetrics_is_installed():
+    """Run the lines of a block, or, from where torchmetrics is needed and missing, say what to install and go on."""
     try:
-        import torchmetrics
-    except ImportError:
-        raise ImportError(WHAT_TO_INSTALL) from None
-    return torchmetrics
+        yield
+    except TorchmetricsMissing as missing:
+        print(missing)
 
 
 # ---------------------------------------------------------------- samples
@@ -63,6 +75,14 @@ class Quality(NamedTuple):
     density: float
     coverage: float
     classes: list
+
+    def numbers(self):
+        """Give what `QUALITY_COLUMNS` names, in its order."""
+        return self[:-1]
+
+
+QUALITY_COLUMNS = {"Frechet distance": ".2f", "kernel distance": ".4f", "its sd": ".4f", "score": ".2f",
+                   "off uniform": ".3f", "precision": ".3f", "recall": ".3f", "density": ".2f", "coverage": ".3f"}
 
 
 def measure_samples(samples, real):
@@ -101,7 +121,7 @@ def frechet_distance(real, fake):
         |m - m'|^2 + tr(S + S' - 2 (S S')^(1/2)), at least 0; a singular covariance is allowed.
     """
     _check_features(real, fake, least=2)
-    _torchmetrics()
+    _need_torchmetrics()
     from torchmetrics.image.fid import FrechetInceptionDistance
 
     metric = FrechetInceptionDistance(feature=_Features(real.shape[1]))
@@ -131,7 +151,7 @@ def kernel_distance(real, fake, subsets=SUBSETS, subset_size=SUBSET_SIZE):
         mean, sd: over the subsets; the mean is about 0, and may be below, where the two are alike.
     """
     _check_features(real, fake, least=2)
-    _torchmetrics()
+    _need_torchmetrics()
     from torchmetrics.image.kid import poly_mmd
 
     size = min(subset_size, len(real), len(fake))
@@ -280,7 +300,7 @@ def confusion_matrix(asked, recognised):
     if len(asked) == 0 or asked.shape != recognised.shape:
         raise ValueError("expected as many digits recognised as asked for, and at least one, "
                          f"found {tuple(recognised.shape)} and {tuple(asked.shape)}")
-    _torchmetrics()
+    _need_torchmetrics()
     from torchmetrics.functional.classification import multiclass_confusion_matrix
 
     return multiclass_confusion_matrix(recognised, asked, num_classes=CLASSES)

@@ -89,11 +89,12 @@ def report(parts):
     """
     page = [TITLE]
     for notebook, part in parts.items():
-        page.append(f"## {notebook}\n\nMade from {part['made from']}.\n")
+        made_from = part["made from"]
+        page.append(f"## {notebook}\n")
         for table in part["tables"].values():
             cells = _cells(table["columns"], table["rows"])
-            page.append(f"**{table['title']}**\n\n{as_markdown('', table['columns'], cells)}\n")
-        page += [f"![{title}](figures/{name}.png)\n\n{title}. ([PDF](figures/{name}.pdf))\n"
+            page.append(f"**{table['title']}; {made_from}**\n\n{as_markdown('', table['columns'], cells)}\n")
+        page += [f"![{title}](figures/{name}.png)\n\n{title}; {made_from}. ([PDF](figures/{name}.pdf))\n"
                  for name, title in part["figures"].items()]
     return "\n".join(page)
 

@@ -7,9 +7,11 @@ import math
 
 import matplotlib.pyplot as plt
 import torch
+from PIL import Image
 from torchvision.utils import make_grid
 
 INCHES_PER_DIGIT = 0.6
+FRAME = 200  # milliseconds that a moment of an animation is seen
 GAP = 2  # pixels between digits
 THRESHOLD = 120  # nats per image: what the coursework asks a VAE to reach
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")  # Okabe and Ito's, for the colour-blind
@@ -290,6 +292,25 @@ def running_mean(values, window):
     """Average each run of `window` consecutive values: n values give n - window + 1 means."""
     total = torch.cat((torch.zeros(1, dtype=torch.float64), torch.tensor(values, dtype=torch.float64).cumsum(0)))
     return ((total[window:] - total[:-window]) / window).tolist()
+
+
+def save_animation(strip, path, columns=5):
+    """Save what fixed inputs became during a training as a moving GIF; where that fails, say why.
+
+    Args:
+        strip: (moments, samples, 784), in [0, 1] or [-1, 1].
+        path: of the picture.
+        columns: of its grid.
+    """
+    low = strip.min().item()
+    frames = [tile((moment - low) / (strip.max().item() - low), columns) for moment in strip]
+    first, *others = (Image.fromarray((255 * frame).astype("uint8")).resize((2 * frame.shape[1], 2 * frame.shape[0]))
+                      for frame in frames)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        first.save(path, save_all=True, append_images=others, duration=FRAME, loop=0)
+    except OSError as reason:
+        print(f"The animation was not saved as {path.name}: {reason}")
 
 
 def show_and_close(fig):

@@ -85,6 +85,11 @@ def study_table(group, path=RESULTS):
                       as_text(group, titles, {name: cells for name, *cells in lines}), *notes])
 
 
+def study_made_from(path=RESULTS):
+    """Say what the study was made from: data, number of training images, epochs."""
+    return headline(read_study(path), [0])
+
+
 def study_curves(group, path=RESULTS):
     """Give the validation loss of one group of trials, epoch by epoch: {name: [nats per image]}.
 

@@ -93,11 +93,12 @@ def train_gan_to_the_end(checkpoint, networks, loader=shuffled, batch_size=16, e
     """Train a GAN, all epochs, and give all of its final state."""
     D, G = (build() for build in networks)
     solvers = gan.get_optimizer(D), gan.get_optimizer(G)
-    history = helper.run_a_gan(D, G, *solvers, gan.discriminator_loss, gan.generator_loss, "no.jpg", show_every=100,
+    history = helper.run_a_gan(D, G, *solvers, gan.discriminator_loss, gan.generator_loss, "no.jpg", show_every=3,
                                batch_size=batch_size, num_epochs=epochs, loader_train=loader(), checkpoint=checkpoint,
                                **options)
     return everything(D.state_dict(), G.state_dict(), *(solver.state_dict() for solver in solvers),
-                      history.d_loss, history.g_loss, history.G_average.state_dict(), history.G_best)
+                      history.d_loss, history.g_loss, history.d_real, history.d_fake, history.strip,
+                      history.G_average.state_dict(), history.G_best)
 
 
 FC, DC = (gan.discriminator, gan.generator), (gan.build_dc_classifier, gan.build_dc_generator)

@@ -1,6 +1,9 @@
 """cscm77/grad.py and cscm77/utils.py."""
 
+import os
+import platform
 import random
+import subprocess
 import sys
 from pathlib import Path
 
@@ -8,7 +11,17 @@ import pytest
 import torch
 
 from cscm77.grad import rel_error
-from cscm77.utils import default_device, device_of, in_notebook, processor_name, progress_bar, reset_seed
+from cscm77.utils import (
+    default_device,
+    device_of,
+    in_notebook,
+    matmul_precision,
+    processor_name,
+    progress_bar,
+    reset_seed,
+)
+
+TOP = Path(__file__).resolve().parent.parent
 
 
 def test_rel_error_equals_its_formula():
@@ -78,3 +91,32 @@ def test_the_processor_has_a_name_without_the_file_of_linux_too(monkeypatch):
     monkeypatch.setattr(Path, "read_text", no_file)
     monkeypatch.setattr("platform.processor", lambda: "abacus")
     assert processor_name(torch.device("cpu")) == "abacus"
+
+
+KEEPING = """
+import resource, sys, torch
+from cscm77.utils import keep_freed_memory, matmul_precision
+torch.set_num_threads(1)
+if sys.argv[1] == "keep":
+    keep_freed_memory()
+for _ in range(20):
+    kept = [torch.ones(2**20) for _ in range(5)]  # 4 MiB each
+    del kept
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the setting is of Linux's C library")
+def test_freed_memory_is_kept_for_the_next_tensor():
+    """Told by the pages that the system had to give: each time the same 5120 of them, or only the first time."""
+    faults = [int(subprocess.run([sys.executable, "-c", KEEPING, how], cwd=TOP, capture_output=True, text=True,
+                                 env={**os.environ, "GLIBC_TUNABLES": ""}).stdout) for how in ("keep", "lose")]
+    assert faults[0] < faults[1]
+
+
+def test_the_precision_of_matrix_products_is_put_back_after_an_error_too():
+    before = torch.get_float32_matmul_precision()
+    with pytest.raises(KeyError), matmul_precision("medium"):
+        assert torch.get_float32_matmul_precision() == "medium"
+        raise KeyError
+    assert torch.get_float32_matmul_precision() == before

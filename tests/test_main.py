@@ -232,3 +232,24 @@ def test_fresh_keeps_the_checkpoints_of_that_notebook_under_another_name(tmp_pat
         assert (done.returncode, "Training anew" in done.stdout) == (0, number == 1)
         assert (folder / "one-1" / "vae.pt").read_text() == "one" and not (folder / "one").exists()
     assert (folder / "other" / "vae.pt").read_text() == "other"
+
+
+def demo(monkeypatch, *arguments):
+    calls = []
+    monkeypatch.setattr(command.subprocess, "call", lambda words, **options: calls.append((words, options)) or 7)
+    assert command.main(["--demo", *map(str, arguments)]) == 7
+    ((words, options),) = calls
+    assert words[:4] == [sys.executable, "-m", "jupyter", "lab"]
+    return words[4], options["env"]
+
+
+def test_a_demonstration_opens_the_notebook_where_its_checkpoints_are(monkeypatch, tmp_path, capsys):
+    opened, environment = demo(monkeypatch, "gan", "--output", tmp_path)
+    assert opened == str(TOP / "generative_adversarial_networks.ipynb")
+    assert environment["CSCM77_RESULTS"] == str(tmp_path) and "TQDM_DISABLE" not in environment
+    assert "Nothing of generative_adversarial_networks.ipynb is trained yet" in capsys.readouterr().out
+    trained = tmp_path / "checkpoints" / "generative_adversarial_networks" / "300 of MNIST" / "fc_gan.pt"
+    trained.parent.mkdir(parents=True)
+    trained.write_bytes(b"")
+    demo(monkeypatch, "gan", "--output", tmp_path)
+    assert capsys.readouterr().out == ""

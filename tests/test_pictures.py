@@ -4,6 +4,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from cscm77 import pictures
 from cscm77_helper import GANHistory, VAEEpoch
@@ -92,3 +93,67 @@ def test_saving_makes_the_folder_and_says_why_it_cannot(tmp_path, capsys):
 def test_showing_frees_the_figure():
     pictures.show_and_close(pictures.draw_digits(torch.rand(4, 784)))
     assert plt.get_fignums() == []
+
+
+def test_probabilities_have_a_panel_for_each_game_and_the_line_of_guessing():
+    history = GANHistory([1.0] * 5, [2.0] * 5, d_real=[0.8] * 5, d_fake=[0.3] * 5)
+    fig = pictures.plot_probabilities({"FC": history, "LS": history}, "GANs")
+    assert [ax.get_title() for ax in fig.axes] == ["FC", "LS"]
+    values = [set(line.get_ydata()) for line in fig.axes[1].lines]
+    assert values == [{pytest.approx(0.8)}, {pytest.approx(0.3)}, {0.5}]
+
+
+def test_choices_have_a_line_for_each():
+    fig = pictures.plot_choices({"hidden size": {"8": [3.0, 2.0], "9": [2.5]}, "latent size": {"2": [5.0]}}, "study")
+    assert [[list(line.get_ydata()) for line in ax.lines] for ax in fig.axes] == [[[3.0, 2.0], [2.5]], [[5.0]]]
+    assert [text.get_text() for text in fig.axes[0].get_legend().get_texts()] == ["8", "9"]
+
+
+def test_the_kl_of_latents_is_sorted():
+    fig = pictures.plot_kl_of_latents(torch.tensor([0.5, 2.0, 1.0]), "KL")
+    (ax,) = fig.axes
+    assert [bar.get_height() for bar in ax.patches] == [2.0, 1.0, 0.5]
+    assert [tick.get_text() for tick in ax.get_xticklabels()] == ["1", "2", "0"]
+
+
+def test_class_counts_are_shares_beside_the_equal_one():
+    fig = pictures.plot_class_counts({"FC": [5] * 10, "DC": [20] + [0] * 9}, "digits")
+    (ax,) = fig.axes
+    assert [bar.get_height() for bar in ax.patches] == [10.0] * 10 + [100.0] + [0.0] * 9
+    assert set(ax.lines[0].get_ydata()) == {10.0}
+
+
+def test_a_confusion_matrix_shows_its_numbers_where_they_belong():
+    matrix = torch.diag(torch.full((10,), 900))
+    matrix[3, 5] = 100
+    (ax,) = pictures.plot_confusion(matrix, "CVAE").axes
+    texts = {text.get_position(): text.get_text() for text in ax.texts}
+    assert texts[5, 3] == "100" and texts[3, 5] == "" and texts[0, 0] == "900"  # (column, row)
+    assert (ax.get_xlabel(), ax.get_ylabel()) == ("digit recognised", "digit asked for")
+    assert ax.images[0].get_array()[3, 5] == pytest.approx(0.1)
+
+
+def test_a_latent_map_names_each_digit_among_its_points():
+    points, labels = torch.tensor([[0.0, 0.0], [2.0, 0.0], [1.0, 0.0], [9.0, 9.0]]), torch.tensor([4, 4, 4, 7])
+    (ax,) = pictures.plot_latent_map(points, labels, "VAE").axes
+    assert {text.get_text(): text.get_position() for text in ax.texts} == {"4": (1.0, 0.0), "7": (9.0, 9.0)}
+
+
+@pytest.mark.parametrize("moments, shown", [(5, 5), (30, 4)])
+def test_a_strip_has_a_row_for_each_noise_and_goes_to_the_end(moments, shown):
+    strip = torch.arange(moments).view(-1, 1, 1).expand(moments, 3, 784) / moments
+    fig = pictures.draw_strip(strip, "strip", columns=max(shown, 4))
+    grid = fig.axes[0].images[0].get_array()
+    step = 28 + pictures.GAP
+    assert grid.shape == (3 * step + pictures.GAP, shown * step + pictures.GAP)
+    assert grid[10, 10] == 0 and grid[10, -10] == pytest.approx((moments - 1) / moments)
+
+
+def test_an_animation_has_a_frame_for_each_moment(tmp_path, capsys):
+    strip = torch.linspace(-1, 1, 4).view(-1, 1, 1).expand(4, 10, 784)
+    pictures.save_animation(strip, tmp_path / "new" / "x.gif")
+    with Image.open(tmp_path / "new" / "x.gif") as animation:
+        assert animation.n_frames == 4 and animation.size == (2 * (5 * 30 + 2), 2 * (2 * 30 + 2))
+    (tmp_path / "file").write_text("")
+    pictures.save_animation(strip, tmp_path / "file" / "x.gif")
+    assert "not saved as x.gif: " in capsys.readouterr().out
