@@ -28,14 +28,12 @@ def kl_of_latents(model, loader, cond=False):
     Returns:
         (Z,) float64, in nats per image; a latent below `IN_USE` carries nothing.
     """
-    total, number = 0, 0
-    for x, labels in loader:
-        mu, logvar = _encode(model, x, labels, cond)
-        total = total + 0.5 * (mu.square() + logvar.exp() - 1 - logvar).double().sum(dim=0)  # (Z,)
-        number += len(x)
-    if number == 0:
-        raise ValueError("loader: expected at least one image, found none")
-    return (total / number).cpu()
+    kl, device = [], device_of(model)
+    with eval_mode(model), seeded(device):  # a loader may draw random numbers
+        for x, labels in zip(*_parts_of(loader), strict=True):
+            mu, logvar = _encode(model, x, labels, cond)
+            kl.append(0.5 * (mu.square() + logvar.exp() - 1 - logvar).double())  # (N, Z)
+    return torch.cat(kl).mean(dim=0).cpu()
 
 
 @torch.no_grad()
@@ -53,23 +51,23 @@ def importance_weighted_loss(model, loader, sizes=(1, 10, 100), cond=False):
     Returns:
         {K: nats per image}.
     """
-    total, device, (images, digits) = dict.fromkeys(sizes, 0.0), device_of(model), _all_of(loader)
+    total, number, device = dict.fromkeys(sizes, 0.0), 0, device_of(model)
     with eval_mode(model), seeded(device):
-        for x, labels in zip(images.split(AT_ONCE), digits.split(AT_ONCE), strict=True):
-            x = x.to(device)
+        for x, labels in zip(*_parts_of(loader), strict=True):
+            x, number = x.to(device), number + len(x)
             mu, logvar = _encode(model, x, labels, cond)
             weights = torch.stack([_log_weight(model, x, labels, mu, logvar, cond) for _ in range(max(sizes))])
             for k in sizes:  # weights: (K, N)
                 total[k] -= (weights[:k].logsumexp(dim=0) - math.log(k)).sum().item()
-    return {k: finite(f"bound with {k} samples", total[k] / len(images)) for k in sizes}
+    return {k: finite(f"bound with {k} samples", total[k] / number) for k in sizes}
 
 
-def _all_of(loader):
-    """Give all images and labels of a loader: the noise of each is then the same however they were batched."""
+def _parts_of(loader):
+    """Give all images and labels in parts of one size: the noise of each is the same however they were batched."""
     batches = list(loader)
     if not batches:
         raise ValueError("loader: expected at least one image, found none")
-    return tuple(map(torch.cat, zip(*batches, strict=True)))
+    return [torch.cat(parts).split(AT_ONCE) for parts in zip(*batches, strict=True)]
 
 
 def _log_weight(model, x, labels, mu, logvar, cond):

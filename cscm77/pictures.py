@@ -241,7 +241,7 @@ def plot_confusion(matrix, title):
     """
     fig, (ax,) = _panels(1, title, 6, 5)
     shares = matrix / matrix.sum(dim=1, keepdim=True)
-    ax.imshow(shares, cmap="gray_r", vmin=0, vmax=1)
+    ax.imshow(shares.numpy(), cmap="gray_r", vmin=0, vmax=1)
     for asked, row in enumerate(matrix.tolist()):
         for recognised, count in enumerate(row):
             dark = shares[asked, recognised] > 0.5

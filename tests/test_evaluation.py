@@ -131,7 +131,7 @@ def test_samples_of_one_class_only_cover_little():
     centres = 20 * torch.eye(10).double()
     real = (centres[:, None] + torch.randn(10, 80, 10).double()).flatten(0, 1)
     one = neighbourhoods(real, centres[3] + torch.randn(800, 10).double())
-    assert one.precision > 0.9 and one.coverage < 0.11 and one.recall < 0.11
+    assert one.precision > 0.8 and one.coverage < 0.11 and one.recall < 0.11
 
 
 # ---------------------------------------------------------------- classes

@@ -34,7 +34,8 @@ def test_probabilities_are_those_of_the_scores_that_the_loss_was_taken_on(probab
         return gan.discriminator_loss(real, fake)
 
     _, _, history = run(tmp_path, (loss, gan.generator_loss), probability=probability)
-    assert list(zip(history.d_real, history.d_fake, strict=True)) == pytest.approx(seen) and len(seen) == 8
+    assert [history.d_real, history.d_fake] == [pytest.approx(values) for values in zip(*seen, strict=True)]
+    assert len(seen) == 8
 
 
 def test_the_strip_is_drawn_from_the_same_noise_at_the_steps_that_are_shown(tmp_path):
@@ -85,11 +86,13 @@ def test_a_score_that_is_no_number_stops_with_its_epoch(tmp_path):
 
 @pytest.mark.parametrize("make, cond", [(VAE, False), (CVAE, True)])
 def test_a_vae_s_strip_has_the_same_validation_images_after_each_epoch(make, cond, tmp_path):
+    validation = list(digits(30, 16))
+
     def trained(epochs, checkpoint=None):
         torch.manual_seed(0)
         model = make(784, hidden_dim=16)
         for epoch in range(epochs):
-            train_vae(epoch, model, digits(), cond=cond, val_loader=digits(30, 16), checkpoint=checkpoint)
+            train_vae(epoch, model, digits(), cond=cond, val_loader=validation, checkpoint=checkpoint)
         return model, vae_strip(model)
 
     model, strip = trained(3)

@@ -21,7 +21,7 @@ def test_it_is_trained_once_and_then_read(loaders, tmp_path, capsys):
     assert "Training" not in capsys.readouterr().out
     images = loaders.test.dataset.images
     assert torch.equal(first.read(images).features, second.read(images).features)
-    assert first.accuracy == second.accuracy > 0.5  # soft spots are easily told apart
+    assert first.accuracy == second.accuracy > 0.2  # by chance: 0.1
     assert str(second) == (f"judge: a CNN trained on 300 images of MNIST, {100 * first.accuracy:.2f} % right "
                            "on the test images")
     assert not second.training and not any(p.requires_grad for p in second.parameters())
@@ -44,7 +44,7 @@ def test_a_judge_of_an_older_version_is_trained_again(loaders, tmp_path, capsys,
 
 def test_a_place_that_cannot_be_written_is_said(loaders, tmp_path, capsys):
     (tmp_path / "judge").write_text("a file where a folder should be")
-    assert judge_of(loaders, tmp_path).accuracy > 0.5
+    assert judge_of(loaders, tmp_path).accuracy > 0.2
     assert "cannot be kept" in capsys.readouterr().out
 
 
