@@ -90,17 +90,19 @@ def one_hot_like(labels, like):
     return F.one_hot(labels.to(like.device), CLASSES).to(like.dtype)
 
 
-def principal_plane(points):
-    """Project points on their two directions of largest variance.
+def plane_of_digits(points, labels):
+    """Project points on the two directions in which the means of the classes differ most.
 
     Args:
-        points: (N, Z), N > 2, Z > 1.
+        points: (N, Z), Z > 1.
+        labels: (N,), of at least two classes.
 
     Returns:
-        (N, 2), and the share of the variance that the plane holds.
+        (N, 2), and the share that the plane holds of the variance of the means.
     """
     centred = points.double() - points.double().mean(dim=0)
-    variances, directions = torch.linalg.eigh(centred.T @ centred / len(points))  # ascending
+    means = torch.stack([centred[labels == label].mean(dim=0) for label in labels.unique()])  # (C, Z)
+    variances, directions = torch.linalg.eigh(means.T.cov(correction=0))  # ascending
     return (centred @ directions[:, [-1, -2]]).float(), (variances[-2:].sum() / variances.sum()).item()
 
 

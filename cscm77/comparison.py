@@ -55,7 +55,7 @@ VAES = {"VAE": VAE, "CVAE": CVAE}
 GANS = {"FC-GAN": GAN(gan.discriminator, gan.generator, gan.discriminator_loss, gan.generator_loss),
         "LS-GAN": GAN(gan.discriminator, gan.generator, gan.ls_discriminator_loss, gan.ls_generator_loss),
         "DC-GAN": GAN(gan.build_dc_classifier, gan.build_dc_generator, gan.discriminator_loss, gan.generator_loss, 0.5)}
-COLUMNS = {"frechet": ("Frechet", ".2f"), "kernel": ("kernel", ".3f"), "score": ("score", ".2f"),
+COLUMNS = {"frechet": ("Frechet", ".2f"), "kernel": ("kernel", ".1f"), "score": ("score", ".2f"),
            "uniformity": ("off uniform", ".3f"), "precision": ("precision", ".3f"), "recall": ("recall", ".3f"),
            "density": ("density", ".2f"), "coverage": ("coverage", ".3f")}
 

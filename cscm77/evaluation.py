@@ -81,7 +81,7 @@ class Quality(NamedTuple):
         return self[:-1]
 
 
-QUALITY_COLUMNS = {"Frechet distance": ".2f", "kernel distance": ".4f", "its sd": ".4f", "score": ".2f",
+QUALITY_COLUMNS = {"Frechet distance": ".2f", "kernel distance": ".1f", "its sd": ".1f", "score": ".2f",
                    "off uniform": ".3f", "precision": ".3f", "recall": ".3f", "density": ".2f", "coverage": ".3f"}
 
 

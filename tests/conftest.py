@@ -8,12 +8,14 @@ import pytest
 import torch
 from tiny import TINY_TEST, TINY_TRAIN, blobs, write_idx
 
-from cscm77 import data, download
+from cscm77 import benchmark, clock, data, download
 
 matplotlib.use("agg")
 torch.set_num_threads(1)  # the models here are tiny: threads would wait for each other, above all beside another job
 
 REAL_MNIST = os.environ.get("MNIST_DIR")
+
+
 @pytest.fixture
 def tiny_mnist(tmp_path, monkeypatch):
     """A folder in torchvision's layout with 6,000 + 500 pictures, which the loaders of this process take for MNIST."""
@@ -37,6 +39,13 @@ def clean_settings(monkeypatch):
     for name in ("MNIST_DIR", "CSCM77_IMAGES", "CSCM77_RESULTS", "CSCM77_SOURCE"):
         monkeypatch.delenv(name, raising=False)
     torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def on_the_cpu(monkeypatch):
+    """Tests run on the CPU, on a machine with a GPU too; those of the GPU ask for it by name."""
+    for module in (benchmark, clock, data):
+        monkeypatch.setattr(module, "default_device", lambda: torch.device("cpu"))
 
 
 @pytest.fixture(autouse=True)

@@ -8,7 +8,7 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from cscm77 import bounds
-from cscm77.bounds import importance_weighted_loss, kl_of_latents, principal_plane
+from cscm77.bounds import importance_weighted_loss, kl_of_latents, plane_of_digits
 from cscm77_helper import evaluate_vae
 from vae import CVAE, VAE
 
@@ -85,13 +85,18 @@ def test_nothing_to_measure_and_nan_are_refused():
         importance_weighted_loss(model, digits(), (1,))
 
 
-def test_the_principal_plane_holds_the_two_largest_variances():
-    torch.manual_seed(0)
+def test_the_plane_of_digits_holds_their_means_and_not_the_noise():
     rotation, _ = torch.linalg.qr(torch.randn(5, 5))
-    points = torch.randn(2000, 5) * torch.tensor([3.0, 2.0, 0.1, 0.1, 0.1])
-    plane, share = principal_plane(points @ rotation)
-    assert plane.shape == (2000, 2) and share == pytest.approx(13 / 13.03, abs=1e-3)
-    torch.testing.assert_close(plane.std(0), points.std(0)[:2], rtol=0.01, atol=0)
+    corners = torch.tensor([[2.0, 0], [0, 1], [-2, 0], [0, -1]])  # of four classes
+    labels = torch.arange(4000) % 4
+    noise = torch.randn(4000, 5) * torch.tensor([0.1, 0.1, 9.0, 0.1, 0.1])
+    for label in range(4):
+        noise[labels == label] -= noise[labels == label].mean(0)
+    points = noise + torch.cat((corners[labels], torch.zeros(4000, 3)), dim=1)
+    plane, share = plane_of_digits(points @ rotation, labels)
+    assert plane.shape == (4000, 2) and share == pytest.approx(1, abs=1e-6)
+    means = torch.stack([plane[labels == label].mean(0) for label in range(4)])
+    torch.testing.assert_close(means.abs(), corners.abs(), rtol=1e-3, atol=1e-3)
 
 
 def test_a_number_that_is_not_finite_is_named():

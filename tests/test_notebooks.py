@@ -9,6 +9,7 @@ from pathlib import Path
 import nbformat
 import pytest
 from nbclient.exceptions import CellExecutionError
+from nbconvert import HTMLExporter
 
 from cscm77.__main__ import TerminalClient
 
@@ -103,6 +104,15 @@ def test_the_committed_vae_and_cvae_end_below_120():
 
 
 @pytest.mark.parametrize("name", NAMES)
+def test_as_html_the_committed_notebook_has_all_of_its_pictures(name):
+    notebook = nbformat.read(TOP / f"{name}.ipynb", as_version=4)
+    drawn = sum("image/png" in o.get("data", {}) for cell in code_cells(notebook) for o in cell.outputs)
+    html, _ = HTMLExporter().from_notebook_node(notebook)
+    pictures = re.findall(r"<img[^>]*\ssrc=\"([^\"]{22})", html)
+    assert pictures == ["data:image/png;base64,"] * drawn and drawn > 20
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_cells_are_short(name):
     for number, cell in enumerate(code_cells(nbformat.read(TOP / f"{name}.ipynb", as_version=4)), 1):
         assert sum(bool(line.strip()) for line in cell.source.splitlines()) <= 14, f"code cell {number}"
@@ -153,6 +163,14 @@ def test_the_set_up_in_colab_without_autoreload_and_from_another_folder(name, tm
     assert "Hello from cscm77_helper.py!" in text and "'vae.py'" in text
 
 
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.filterwarnings("default")
+def test_the_set_up_with_a_drive_that_cannot_be_written(name, tmp_path):
+    (tmp_path / "drive").write_text("a file, where nothing can be put")
+    text = run_set_up(name, tmp_path, {"PYTHONPATH": str(TOP), "CSCM77_RESULTS": str(tmp_path / "drive" / "results")})
+    assert "Hello from cscm77_helper.py!" in text and "torchvision" in text
+
+
 @pytest.mark.filterwarnings("default")
 def test_the_set_up_in_jupyter_finds_the_folder_of_the_notebook(tmp_path):
     text = run_set_up(NAMES[0], tmp_path, {"JPY_SESSION_NAME": str(TOP / "variational_autoencoders.ipynb")})
@@ -169,7 +187,7 @@ def test_the_set_up_says_what_to_do_where_the_package_is_not_found(tmp_path):
 def test_every_title_names_the_data_and_the_device_is_chosen_once(name):
     source = "\n".join(c.source for c in code_cells(nbformat.read(TOP / f"{name}.ipynb", as_version=4)))
     titles = re.findall(r"(?:title=|plot_vae_training\(vae_epochs, |plot_gan_training\(histories, )(f?'[^']*')", source)
-    assert len(titles) >= 4 and all("{data}" in title for title in titles), titles
+    assert len(titles) >= 4 and all("{data}" in title or "{tried}" in title for title in titles), titles
     assert "mnist_loaders(batch_size, device=device)" in source and source.count("cuda.is_available") == 1
 
 
