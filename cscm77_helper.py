@@ -157,7 +157,8 @@ def train_vae(epoch, model, train_loader, cond=False, *, val_loader=None, checkp
 def evaluate_vae(model, loader, cond=False):
     """Measure a VAE's or CVAE's negative ELBO, with the same posterior noise at every call.
 
-    The global random state is left as it was, so that measuring does not change training.
+    The loss is that of vae.py: with another one in its place, only the two parts are still what they are called. The
+    global random state is left as it was, so that measuring does not change training.
 
     Args:
         model: a `VAE`, or a `CVAE` with `cond=True`.
@@ -427,7 +428,7 @@ def run_a_gan(D, G, D_solver, G_solver, discriminator_loss, generator_loss, save
                 bar.update()
             run.finish_epoch(score_of_epoch(score, run))
     if len(run.samples):
-        save_picture(draw_digits(run.samples, title=_data_name(loader)), path)
+        save_picture(draw_digits(run.samples, title=_learned_from(loader, num_epochs)), path)
     return gan_history(run)
 
 
@@ -464,7 +465,8 @@ def _about_gan(parts, discriminator_loss, generator_loss, batch_size, noise_size
             **about_data(loader), "batch size": batch_size}
 
 
-def _data_name(loader):
-    """Give the name of what was learned, where the data set says it: stand-in digits must never pass for MNIST."""
-    name = getattr(getattr(loader, "dataset", None), "name", None)
-    return f"learned from {name}" if name else None
+def _learned_from(loader, num_epochs):
+    """Say what was learned, where the data set has a name: stand-in digits must never pass for MNIST."""
+    dataset = getattr(loader, "dataset", None)
+    name = getattr(dataset, "name", None)
+    return f"{name}, {len(dataset):,} images, {num_epochs} epochs" if name else None

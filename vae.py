@@ -66,7 +66,7 @@ class VAE(nn.Module):
         self._initialize()
 
     def _initialize(self):
-        """Keep the signal's size through the layers: this decides how many latents stay alive.
+        """Keep the signal's size through the layers: this decides how good the model is after ten epochs.
 
         He et al. (2015) before a ReLU, Glorot and Bengio (2010) elsewhere; a log-variance of zero at the start is
         the prior's own, so that the KL term begins small.

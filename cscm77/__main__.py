@@ -104,6 +104,8 @@ def parse(arguments):
     parser.add_argument("--demo", action="store_true",
                         help="open the notebook in JupyterLab; what an earlier run trained is there at once")
     options = parser.parse_args(arguments)
+    if options.demo and (options.update or options.fresh):
+        parser.error("--demo: expected no --update or --fresh beside it, since it runs nothing")
     options.notebooks = options.notebooks or list(NOTEBOOKS.values())
     for path in options.notebooks:
         if options.output.resolve() == path.resolve().parent:
@@ -120,7 +122,10 @@ def demonstrate(options):
     first = options.notebooks[0].resolve()
     environment = kernel_environment(options.output, options.images)
     environment.pop("TQDM_DISABLE", None)
-    return subprocess.call([sys.executable, "-m", "jupyter", "lab", str(first)], cwd=first.parent, env=environment)
+    try:
+        return subprocess.call([sys.executable, "-m", "jupyter", "lab", str(first)], cwd=first.parent, env=environment)
+    except KeyboardInterrupt:  # the way to end JupyterLab
+        return 130
 
 
 def keep_aside(folder):

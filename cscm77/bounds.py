@@ -33,7 +33,9 @@ def kl_of_latents(model, loader, cond=False):
         for x, labels in zip(*_parts_of(loader), strict=True):
             mu, logvar = _encode(model, x, labels, cond)
             kl.append(0.5 * (mu.square() + logvar.exp() - 1 - logvar).double())  # (N, Z)
-    return torch.cat(kl).mean(dim=0).cpu()
+    kl = torch.cat(kl).mean(dim=0).cpu()
+    finite("KL of the latents", kl.sum().item())
+    return kl
 
 
 @torch.no_grad()
@@ -74,7 +76,7 @@ def _log_weight(model, x, labels, mu, logvar, cond):
     """Draw z from q(z|x) and give log p(x|z) + log p(z) - log q(z|x), (N,) float64."""
     noise = torch.randn_like(mu)
     z = mu + torch.exp(0.5 * logvar) * noise
-    x_hat = model.decoder(torch.cat((z, one_hot_like(labels, z)), dim=1) if cond else z)
+    x_hat = model.decoder(torch.cat((z, one_hot_like(labels, z, model.num_classes)), dim=1) if cond else z)
     black, white = ((p.log().clamp(min=-100)).flatten(1) for p in (1 - x_hat, x_hat))
     likelihood = torch.lerp(black, white, x.flatten(1)).double().sum(dim=1)
     return likelihood + 0.5 * (noise.square() + logvar - z.square()).double().sum(dim=1)  # the log(2 pi) cancel
@@ -82,12 +84,12 @@ def _log_weight(model, x, labels, mu, logvar, cond):
 
 def _encode(model, x, labels, cond):
     x = x.to(device_of(model))
-    return model.encode(x, one_hot_like(labels, x)) if cond else model.encode(x)
+    return model.encode(x, one_hot_like(labels, x, model.num_classes)) if cond else model.encode(x)
 
 
-def one_hot_like(labels, like):
+def one_hot_like(labels, like, classes=CLASSES):
     """Turn labels (N,) into one-hot rows (N, C) of the type and on the device of another tensor."""
-    return F.one_hot(labels.to(like.device), CLASSES).to(like.dtype)
+    return F.one_hot(labels.to(like.device), classes).to(like.dtype)
 
 
 def plane_of_digits(points, labels):
@@ -103,7 +105,8 @@ def plane_of_digits(points, labels):
     centred = points.double() - points.double().mean(dim=0)
     means = torch.stack([centred[labels == label].mean(dim=0) for label in labels.unique()])  # (C, Z)
     variances, directions = torch.linalg.eigh(means.T.cov(correction=0))  # ascending
-    return (centred @ directions[:, [-1, -2]]).float(), (variances[-2:].sum() / variances.sum()).item()
+    share = finite("share of the variance", (variances[-2:].sum() / variances.sum()).item())
+    return (centred @ directions[:, [-1, -2]]).float(), share
 
 
 def finite(name, value):

@@ -9,7 +9,7 @@ from statistics import median
 
 import torch
 
-from cscm77.utils import default_device
+from cscm77.utils import default_device, matmul_precision
 
 WARM_UP = 3  # calls that are not timed
 
@@ -63,7 +63,7 @@ class TimedBatches:
 
 @contextmanager
 def arithmetic(precision, *, flush):
-    """Set the precision of matrix products and whether numbers below 1e-38 become zeros; both are put back.
+    """Set the precision of products and whether numbers below 1e-38 become zeros; both are put back.
 
     The second reaches this thread and those that torch starts from then on.
 
@@ -71,14 +71,13 @@ def arithmetic(precision, *, flush):
         precision: "highest", "high" or "medium".
         flush: whether denormal numbers become zeros.
     """
-    kept = torch.get_float32_matmul_precision(), sys.float_info.min / 2 == 0  # torch does not tell the second
+    flushed = sys.float_info.min / 2 == 0  # torch does not tell
     try:
-        torch.set_float32_matmul_precision(precision)
         torch.set_flush_denormal(flush)
-        yield
+        with matmul_precision(precision):
+            yield
     finally:
-        torch.set_float32_matmul_precision(kept[0])
-        torch.set_flush_denormal(kept[1])
+        torch.set_flush_denormal(flushed)
 
 
 def matmul_rate(size=1024, repeats=20):

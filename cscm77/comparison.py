@@ -16,7 +16,9 @@ from statistics import mean, stdev
 from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
+import matplotlib.pyplot as plt
 import torch
+from torch import nn
 
 import gan
 from cscm77.clock import arithmetic
@@ -26,17 +28,17 @@ from cscm77.results_file import ResultsFile, command, headline, provenance_of, r
 from cscm77.tables import as_text
 from cscm77.training import seeded
 from cscm77.utils import keep_freed_memory, reset_seed
-from cscm77_helper import count_params, evaluate_vae, run_a_gan, train_vae
+from cscm77_helper import count_params, evaluate_vae, initialize_weights, run_a_gan, train_vae
 from vae import CVAE, VAE
 
 RESULTS = Path(__file__).resolve().with_name("comparison.json")
 CHECKPOINTS = RESULTS.parent.parent / "results" / "checkpoints"  # of the judge
-FILE = ResultsFile("python -m cscm77.comparison", 30, {"quality", "minutes"})
+FILE = ResultsFile("python -m cscm77.comparison", 25, {"quality", "minutes"})
 EPOCHS, BATCH_SIZE = 10, 128
 SEEDS = (0, 1, 2)
 SAMPLES = 10_000
 PIXELS, LATENTS = 784, 15
-REAL = "training images"  # the row of what no model can beat
+REAL = "training images"  # the row of what real images get
 AVERAGED = ", averaged"  # what a row's name ends with where the averaged generator drew
 ENDLESS = 10**9  # steps between two pictures: none is wanted
 
@@ -49,15 +51,19 @@ class GAN(NamedTuple):
     d_loss: callable
     g_loss: callable
     share_of_epochs: float = 1
+    first_weights: callable = nn.Identity()  # given to `apply`
 
 
 VAES = {"VAE": VAE, "CVAE": CVAE}
 GANS = {"FC-GAN": GAN(gan.discriminator, gan.generator, gan.discriminator_loss, gan.generator_loss),
         "LS-GAN": GAN(gan.discriminator, gan.generator, gan.ls_discriminator_loss, gan.ls_generator_loss),
-        "DC-GAN": GAN(gan.build_dc_classifier, gan.build_dc_generator, gan.discriminator_loss, gan.generator_loss, 0.5)}
+        "DC-GAN": GAN(gan.build_dc_classifier, gan.build_dc_generator, gan.discriminator_loss, gan.generator_loss, 0.5,
+                      initialize_weights)}
 COLUMNS = {"frechet": ("Frechet", ".2f"), "kernel": ("kernel", ".1f"), "score": ("score", ".2f"),
            "uniformity": ("off uniform", ".3f"), "precision": ("precision", ".3f"), "recall": ("recall", ".3f"),
            "density": ("density", ".2f"), "coverage": ("coverage", ".3f")}
+
+MORE_COLUMNS = ("-ELBO", "as asked", "parameters", "minutes")
 
 
 def run_comparison(path, loaders, epochs=EPOCHS, *, fresh=False):
@@ -76,8 +82,10 @@ def run_comparison(path, loaders, epochs=EPOCHS, *, fresh=False):
     real = judge.read(loaders.test.dataset.images)
 
     def measured(samples):
-        quality = measure_samples(judge.read(samples), real)._asdict()
-        return {name: value if name == "classes" else round(value, 6) for name, value in quality.items()}
+        reading = judge.read(samples)
+        quality = measure_samples(reading, real)
+        numbers = {name: round(value, 6) for name, value in quality._asdict().items() if name != "classes"}
+        return {**numbers, "classes": quality.classes}, reading.labels
 
     runs = {REAL: (REAL, partial(_row_of_real_images, loaders, measured))}
     for seed in SEEDS:
@@ -99,7 +107,7 @@ def _outcome(row):
 
 def _row_of_real_images(loaders, measured):
     images = loaders.train.dataset.images[-SAMPLES:]
-    return {"quality": measured(images), "minutes": 0}
+    return {"quality": measured(images)[0], "minutes": 0}
 
 
 def _row_of_vae(name, seed, loaders, epochs, measured):
@@ -115,18 +123,20 @@ def _row_of_vae(name, seed, loaders, epochs, measured):
         return {"error": str(error)}
     minutes = round((time.perf_counter() - began) / 60, 2)
     if cond:
-        samples, _ = ask_for_digits(model.decoder, LATENTS, each=SAMPLES // 10, seed=seed)
+        samples, asked = ask_for_digits(model.decoder, LATENTS, each=SAMPLES // 10, seed=seed)
     else:
         with seeded(device, seed):
             samples = generate(model.decoder, torch.randn(SAMPLES, LATENTS, device=device))
-    return {"quality": measured(samples), "minutes": minutes, "parameters": count_params(model),
-            "-ELBO": round(evaluate_vae(model, loaders.test, cond).loss, 4)}
+    quality, labels = measured(samples)
+    row = {"quality": quality, "minutes": minutes, "parameters": count_params(model),
+           "-ELBO": round(evaluate_vae(model, loaders.test, cond).loss, 4)}
+    return {**row, "accuracy": round((labels == asked).double().mean().item(), 4)} if cond else row
 
 
 def _row_of_gan(name, seed, loaders, epochs, measured):
     device, model = loaders.train.dataset.pixels.device, GANS[name]
     reset_seed(seed)
-    D, G = model.discriminator().to(device), model.generator().to(device)
+    D, G = (make().to(device).apply(model.first_weights) for make in (model.discriminator, model.generator))
     solvers = gan.get_optimizer(D), gan.get_optimizer(G)
     began = time.perf_counter()
     try:
@@ -139,7 +149,7 @@ def _row_of_gan(name, seed, loaders, epochs, measured):
     minutes = round((time.perf_counter() - began) / 60, 2)
     with seeded(device, seed):
         noise = gan.sample_noise(SAMPLES, gan.NOISE_DIM, device=device)
-    quality, averaged = (measured(generate(network, noise, low=-1)) for network in (G, history.G_average))
+    quality, averaged = (measured(generate(network, noise, low=-1))[0] for network in (G, history.G_average))
     return {"quality": quality, "averaged": averaged, "minutes": minutes,
             "parameters": count_params(D) + count_params(G)}
 
@@ -162,6 +172,7 @@ def comparison_table(path=RESULTS):
     for name in (*VAES, *GANS):
         trained = [results[key_of(name, seed)] for seed in SEEDS if key_of(name, seed) in results]
         notes += [f"{name}: {row['error']}" for row in trained if "error" in row]
+        notes += [f"{key_of(name, seed)}: not trained yet" for seed in SEEDS if key_of(name, seed) not in results]
         trained = [row for row in trained if "error" not in row]
         for kind, ending in (("quality", ""), ("averaged", AVERAGED)):
             if any(kind in row for row in trained):
@@ -172,13 +183,14 @@ def comparison_table(path=RESULTS):
     return "\n".join([
         f"{headline(made, SEEDS)} (DC-GAN: half as many epochs); mean and standard deviation over the seeds",
         f"{SAMPLES:,} samples against the test images, in the features of a judge that reads {accuracy:.2%} of them",
-        as_text("", [*(title for title, _ in COLUMNS.values()), "-ELBO", "parameters", "minutes"], rows), *notes])
+        as_text("", [*(title for title, _ in COLUMNS.values()), *MORE_COLUMNS], rows), *notes])
 
 
 def _cells(trained, kind):
     """Give the cells of a row: what the runs of one model have in common."""
     return [*(_spread([row[kind][name] for row in trained], form) for name, (_, form) in COLUMNS.items()),
             _spread([row["-ELBO"] for row in trained if "-ELBO" in row], ".1f"),
+            _spread([row["accuracy"] for row in trained if "accuracy" in row], ".3f"),
             f"{trained[0]['parameters']:,}" if "parameters" in trained[0] else "-",
             f"{mean(row['minutes'] for row in trained):.1f}" if "parameters" in trained[0] else "-"]
 
@@ -195,6 +207,7 @@ def _spread(values, form):
 
 def main(arguments=None):
     """Run the command line; gives the exit status."""
+    plt.switch_backend("agg")  # no window waits to be closed
     with arithmetic("medium", flush=True):  # as in the notebooks
         keep_freed_memory()
         return command(FILE, __doc__.split(":")[0] + ".", arguments, RESULTS, EPOCHS, BATCH_SIZE, run_comparison,

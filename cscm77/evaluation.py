@@ -1,4 +1,4 @@
-"""Numbers that say how good a model's images are, beside the bounds that nobody can beat.
+"""Numbers that say how good a model's images are, made to stand beside what real images get.
 
 Samples are compared with real images in the features of the judge (cscm77/judge.py); statistics are in float64. The
 Frechet and the kernel distance here are those of a classifier of digits: they cannot be compared with an "FID" or "KID"
@@ -16,7 +16,7 @@ from torch import nn
 
 from cscm77.bounds import CLASSES, finite, one_hot_like
 from cscm77.training import eval_mode, seeded
-from cscm77.utils import device_of
+from cscm77.utils import device_of, matmul_precision
 
 NEIGHBOURS = 5  # k of precision, recall, density and coverage
 SUBSETS, SUBSET_SIZE = 20, 1000  # of the kernel distance
@@ -200,7 +200,7 @@ def distance_from_uniform(counts):
 
 
 class Neighbourhoods(NamedTuple):
-    """Kynkaanniemi et al. (2019), equations 2 and 3; Naeem et al. (2020), equations 4 and 5."""
+    """Kynkaanniemi et al. (2019), equation 2; Naeem et al. (2020), section 3."""
 
     precision: float
     recall: float
@@ -254,7 +254,8 @@ def nearest_images(samples, training):
         distance, index: (N,) each.
     """
     samples, training = samples.flatten(1), training.flatten(1)
-    found = [torch.cdist(part, training).min(dim=1) for part in samples.split(AT_ONCE // 5)]
+    with matmul_precision("highest"):  # it subtracts large products from each other: an exact copy is to be at 0
+        found = [torch.cdist(part, training).min(dim=1) for part in samples.split(AT_ONCE // 5)]
     return torch.cat([near.values for near in found]), torch.cat([near.indices for near in found])
 
 

@@ -25,7 +25,7 @@ class Evidence:
 
     def __init__(self, folder, notebook, made_from):
         self.folder, self.notebook, self.made_from = Path(folder), notebook, made_from
-        self._tables, self._figures = {}, {}
+        self._tables, self._listings, self._figures = {}, {}, {}
         self._warned = False
 
     def table(self, name, title, columns, rows):
@@ -44,6 +44,17 @@ class Evidence:
         print(f"{title}; {self.made_from}\n\n{as_text('', columns, _cells(columns, plain))}")
         self._write()
 
+    def listing(self, name, text):
+        """Print a table that is text already and says itself what it was made from, and keep it.
+
+        Args:
+            name: in metrics.json; the same name again replaces the text.
+            text: lines.
+        """
+        self._listings[name] = text
+        print(text)
+        self._write()
+
     def figure(self, name, figure, title):
         """Keep a figure, as PNG at print resolution and as PDF.
 
@@ -59,7 +70,8 @@ class Evidence:
 
     def _write(self):
         parts = _read(self.folder / "metrics.json")
-        parts[self.notebook] = {"made from": self.made_from, "tables": self._tables, "figures": self._figures}
+        parts[self.notebook] = {"made from": self.made_from, "tables": self._tables,
+                                "listings": self._listings, "figures": self._figures}
         parts = dict(sorted(parts.items()))
         text = json.dumps(parts, indent=1, allow_nan=False) + "\n"
         self._try(lambda path: path.write_text(text, encoding="utf-8"), "", "metrics.json")
@@ -85,7 +97,7 @@ def report(parts):
     """Give everything as one Markdown page.
 
     Args:
-        parts: {notebook: {"made from", "tables", "figures"}}, as metrics.json holds them.
+        parts: {notebook: {"made from", "tables", "listings", "figures"}}, as metrics.json holds them.
     """
     page = [TITLE]
     for notebook, part in parts.items():
@@ -94,6 +106,7 @@ def report(parts):
         for table in part["tables"].values():
             cells = _cells(table["columns"], table["rows"])
             page.append(f"**{table['title']}; {made_from}**\n\n{as_markdown('', table['columns'], cells)}\n")
+        page += [f"```\n{text}\n```\n" for text in part["listings"].values()]
         page += [f"![{title}](figures/{name}.png)\n\n{title}; {made_from}. ([PDF](figures/{name}.pdf))\n"
                  for name, title in part["figures"].items()]
     return "\n".join(page)

@@ -66,7 +66,6 @@ class VAEExplorer(Explorer):
     def __init__(self, model, digits, kl, seed=0):
         super().__init__(seed)
         self.model, self.digits, self.device = model, digits, device_of(model)
-        self.label = torch.eye(CLASSES, device=self.device)[:1]  # (1, C), of a CVAE
         self.latents = kl.argsort(descending=True)[:SLIDERS].tolist()
         self.sliders = [widgets.FloatSlider(0, min=-REACH, max=REACH, step=0.1, description=f"latent {latent}")
                         for latent in self.latents]
@@ -89,6 +88,7 @@ class VAEExplorer(Explorer):
     def draw_new(self):
         """Draw from a new latent of the prior."""
         self.z = torch.randn(1, self.model.latent_size, generator=self.random).to(self.device)
+        self.label = self._one_hot(self.digit.value)  # a morph may have left it between two
         self._follow()
         self._draw()
 
@@ -99,7 +99,7 @@ class VAEExplorer(Explorer):
         self._draw()
 
     def _ask(self):
-        self.label = torch.eye(CLASSES, device=self.device)[self.digit.value][None]
+        self.label = self._one_hot(self.digit.value)
         self._draw()
 
     def _morph(self):
@@ -112,11 +112,14 @@ class VAEExplorer(Explorer):
 
     @torch.no_grad()
     def _encoded(self, index):
-        image, label = self.digits[index]
-        label = torch.eye(CLASSES, device=self.device)[label][None]
+        image, digit = self.digits[index]
+        label = self._one_hot(digit.item())
         with eval_mode(self.model):
-            mu, _ = self.model.encode(image[None], *[label] * bool(self.model.num_classes))
+            mu, _ = self.model.encode(image[None].to(self.device), *[label] * bool(self.model.num_classes))
         return mu, label
+
+    def _one_hot(self, digit):
+        return torch.eye(CLASSES, device=self.device)[digit:digit + 1]  # (1, C)
 
     def _shown(self, latent):
         return round(max(-REACH, min(REACH, self.z[0, latent].item())), 1)

@@ -19,7 +19,7 @@ class Replayed:
     It is replayed only on a GPU, on inputs of one shape, where every optimizer is a fused Adam and the step never waits
     for the device; everywhere else it is taken as it is. The numbers are the same either way. CSCM77_GRAPHS=0 in the
     environment turns it off: for a step that depends on more than its inputs, the networks, the optimizers and torch's
-    random numbers, since whatever else it reads is recorded as it was.
+    random numbers, a counter of steps for example, since whatever else it reads is recorded as it was.
 
     Args:
         step: function of tensors that gives tensors; they are good until the next step.
@@ -31,7 +31,12 @@ class Replayed:
         self.step, self.optimizers = step, optimizers
         fused = all(group.get("fused") for optimizer in optimizers for group in optimizer.param_groups)
         self.possible = device.type == "cuda" and fused and os.environ.get("CSCM77_GRAPHS", "1") != "0"
-        self.steps, self.graph, self.inputs, self.outputs = 0, None, None, None
+        self.steps, self.graph, self.inputs, self.outputs, self.settings = 0, None, None, None, None
+
+    def _settings(self):
+        """Give the optimizers' numbers, which a recording holds as they were."""
+        return [[value for value in group.values() if isinstance(value, (int, float, tuple))]
+                for optimizer in self.optimizers for group in optimizer.param_groups]
 
     def __call__(self, *inputs):
         """Take the step."""
@@ -42,7 +47,7 @@ class Replayed:
             return self.step(*inputs)
         if self.steps == WARM_UP:
             return self._watched(inputs)
-        if self.graph is None:
+        if self.graph is None or self.settings != self._settings():
             self._record(inputs)
         if self.graph is None or not _alike(inputs, self.inputs):
             return self.step(*inputs)
@@ -65,7 +70,7 @@ class Replayed:
 
     def _record(self, inputs):
         """Record the step; nothing of it is carried out yet."""
-        self.inputs = [x.clone() for x in inputs]
+        self.inputs, self.settings = [x.clone() for x in inputs], self._settings()
         graph, stream, random_state = torch.cuda.CUDAGraph(), torch.cuda.current_stream(), torch.cuda.get_rng_state()
         try:
             with _recordable(self.optimizers), torch.cuda.graph(graph, capture_error_mode="thread_local"):

@@ -240,7 +240,7 @@ def plot_confusion(matrix, title):
         The matplotlib figure.
     """
     fig, (ax,) = _panels(1, title, 6, 5)
-    shares = matrix / matrix.sum(dim=1, keepdim=True)
+    shares = matrix / matrix.sum(dim=1, keepdim=True).clamp(min=1)
     ax.imshow(shares.numpy(), cmap="gray_r", vmin=0, vmax=1)
     for asked, row in enumerate(matrix.tolist()):
         for recognised, count in enumerate(row):

@@ -39,7 +39,11 @@ class Trial(NamedTuple):
 
 TRIALS = (
     Trial("initialisation", "He normal before ReLU (ours)"),
+    Trial("initialisation", "the same, seed 1", seed=1),
+    Trial("initialisation", "the same, seed 2", seed=2),
     Trial("initialisation", "He uniform", init="he_uniform"),
+    Trial("initialisation", "He uniform, seed 1", init="he_uniform", seed=1),
+    Trial("initialisation", "He uniform, seed 2", init="he_uniform", seed=2),
     Trial("initialisation", "orthogonal", init="orthogonal"),
     Trial("initialisation", "Glorot normal everywhere", init="glorot"),
     Trial("initialisation", "PyTorch's default", init="pytorch"),
@@ -165,6 +169,7 @@ def _train_and_measure(model, trial, loaders, epochs, tested, judge):
            "minutes": round((time.perf_counter() - began) / 60, 2)}
     if cond and judge is not None:
         row["accuracy"] = round(conditional_accuracy(judge, model), 4)
+        row["judge's accuracy"] = round(judge.accuracy, 4)
     if tested:
         losses = evaluate_vae(model, loaders.test, cond)
         row["test"] = {name: round(value, 6) for name, value in losses._asdict().items()}

@@ -34,17 +34,19 @@ def keep_freed_memory():
 
 @contextmanager
 def matmul_precision(name):
-    """Set the precision of float32 matrix products for a while.
+    """Set the precision of float32 matrix products, and of a GPU's convolutions, for a while.
 
     Args:
         name: "highest", "high" or "medium", as `torch.set_float32_matmul_precision` has them.
     """
-    kept = torch.get_float32_matmul_precision()
+    kept = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
     torch.set_float32_matmul_precision(name)
+    torch.backends.cudnn.allow_tf32 = name != "highest"
     try:
         yield
     finally:
-        torch.set_float32_matmul_precision(kept)
+        torch.set_float32_matmul_precision(kept[0])
+        torch.backends.cudnn.allow_tf32 = kept[1]
 
 
 def default_device():

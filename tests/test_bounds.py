@@ -83,6 +83,14 @@ def test_nothing_to_measure_and_nan_are_refused():
     nn.init.constant_(model.mu_layer.bias, math.nan)
     with pytest.raises(FloatingPointError, match="bound with 1 samples: expected a finite number, found nan"):
         importance_weighted_loss(model, digits(), (1,))
+    with pytest.raises(FloatingPointError, match="KL of the latents: expected a finite number, found nan"):
+        kl_of_latents(model, digits())
+
+
+def test_a_cvae_of_other_classes_is_measured_too():
+    model = CVAE(784, num_classes=12, hidden_dim=16)
+    assert kl_of_latents(model, digits(), cond=True).shape == (15,)
+    assert importance_weighted_loss(model, digits(), (1,), cond=True)[1] > 0
 
 
 def test_the_plane_of_digits_holds_their_means_and_not_the_noise():

@@ -11,8 +11,11 @@ import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_notebook
 
+playwright = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed")
+
 TOP = Path(__file__).resolve().parent.parent
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")
 PATIENCE = 90_000  # milliseconds
 CELL = """
 import torch
@@ -48,9 +51,7 @@ def lab(tmp_path):
             process.stderr.read()
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")
 def test_a_slider_moved_in_jupyterlab_changes_the_picture(lab):
-    playwright = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed")
     errors = []
     with playwright.sync_playwright() as driver:
         browser = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])

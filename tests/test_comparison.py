@@ -8,13 +8,13 @@ import torch
 
 import gan
 from cscm77 import comparison
-from cscm77.comparison import AVERAGED, GANS, REAL, VAES, comparison_table, key_of, main
+from cscm77.comparison import GANS, REAL, VAES, comparison_table, key_of, main
 from cscm77.data import mnist_loaders
-from cscm77.evaluation import generate, measure_samples
+from cscm77.evaluation import ask_for_digits, generate, measure_samples
 from cscm77.judge import Judge
 from cscm77.results_file import read_results
-from cscm77_helper import count_params, evaluate_vae, run_a_gan, train_vae
-from vae import VAE
+from cscm77_helper import count_params, evaluate_vae, initialize_weights, run_a_gan, train_vae
+from vae import CVAE, VAE
 
 
 @pytest.fixture
@@ -49,35 +49,63 @@ def test_every_model_is_trained_once_for_each_seed_and_a_second_start_trains_non
     assert run() == 0
 
 
-def test_the_rows_are_those_of_the_notebooks_loops(few, judge, tiny_mnist, tmp_path):
+def notebooks_gan(name, loaders, folder):
+    """Train a GAN as the notebook's cells do, from seed 1; gives D, G and the averaged G."""
+    torch.manual_seed(1)
+    if name == "DC-GAN":
+        D = gan.build_dc_classifier()
+        D.apply(initialize_weights)
+        G = gan.build_dc_generator()
+        G.apply(initialize_weights)
+        losses = gan.discriminator_loss, gan.generator_loss
+    else:
+        D, G = gan.discriminator(), gan.generator()
+        losses = gan.ls_discriminator_loss, gan.ls_generator_loss
+    history = run_a_gan(D, G, gan.get_optimizer(D), gan.get_optimizer(G), *losses, folder / "x.png", num_epochs=1,
+                        loader_train=loaders.train)
+    return D, G, history.G_average
+
+
+@pytest.fixture
+def medium():
+    """The notebooks' precision."""
+    torch.set_float32_matmul_precision("medium")
+    yield
+    torch.set_float32_matmul_precision("highest")
+
+
+def test_the_rows_are_those_of_the_notebooks_loops(few, judge, tiny_mnist, tmp_path, medium):
     path, run = few
     run()
     results = read_results(comparison.FILE, path)["results"]
     loaders = mnist_loaders(root=tiny_mnist, source="mnist", device="cpu")
     real = judge.read(loaders.test.dataset.images)
-    torch.set_float32_matmul_precision("medium")
-    try:
+    for name in ("LS-GAN", "DC-GAN"):
+        D, *generators = notebooks_gan(name, loaders, tmp_path)
         torch.manual_seed(1)
-        vae = VAE(784)
-        train_vae(0, vae, loaders.train)
+        noise, row = gan.sample_noise(60, 96), results[key_of(name, 1)]
+        for kind, network in zip(("quality", "averaged"), generators, strict=True):
+            quality = measure_samples(judge.read(generate(network, noise, low=-1)), real)
+            assert row[kind].pop("classes") == quality.classes
+            assert list(row[kind].values()) == pytest.approx(quality.numbers(), abs=2e-6)
+        assert row["parameters"] == count_params(D) + count_params(generators[0])
+
+
+def test_a_vae_s_row_has_its_bound_and_a_cvae_s_how_often_it_draws_what_it_is_asked_for(few, judge, tiny_mnist, medium):
+    path, run = few
+    run()
+    results = read_results(comparison.FILE, path)["results"]
+    loaders = mnist_loaders(root=tiny_mnist, source="mnist", device="cpu")
+    for name, make in (("VAE", VAE), ("CVAE", CVAE)):
         torch.manual_seed(1)
-        D, G = gan.discriminator(), gan.generator()
-        history = run_a_gan(D, G, gan.get_optimizer(D), gan.get_optimizer(G), gan.ls_discriminator_loss,
-                            gan.ls_generator_loss, tmp_path / "x.png", num_epochs=1, loader_train=loaders.train)
-        torch.manual_seed(1)
-        noise = gan.sample_noise(60, 96)
-        images = [generate(network, noise, low=-1) for network in (G, history.G_average)]
-        expected = [measure_samples(judge.read(some), real) for some in images]
-        elbo = evaluate_vae(vae, loaders.test).loss
-    finally:
-        torch.set_float32_matmul_precision("highest")
-    row = results[key_of("LS-GAN", 1)]
-    for kind, quality in zip(("quality", "averaged"), expected, strict=True):
-        assert row[kind].pop("classes") == quality.classes
-        assert list(row[kind].values()) == pytest.approx(quality.numbers(), abs=2e-6)
-    assert row["parameters"] == count_params(D) + count_params(G)
-    assert results[key_of("VAE", 1)]["-ELBO"] == pytest.approx(elbo, abs=1e-4)
-    assert results[key_of("VAE", 0)]["-ELBO"] != results[key_of("VAE", 1)]["-ELBO"]
+        model, cond = make(784), name == "CVAE"
+        train_vae(0, model, loaders.train, cond=cond)
+        row = results[key_of(name, 1)]
+        assert row["-ELBO"] == pytest.approx(evaluate_vae(model, loaders.test, cond).loss, abs=1e-4)
+        assert row["-ELBO"] != results[key_of(name, 0)]["-ELBO"]
+        assert ("accuracy" in row) == cond
+    images, asked = ask_for_digits(model.decoder, 15, each=6, seed=1)
+    assert row["accuracy"] == pytest.approx((judge.read(images).labels == asked).double().mean().item(), abs=1e-4)
 
 
 def test_the_table_has_mean_and_standard_deviation(tmp_path, monkeypatch):
@@ -94,9 +122,9 @@ def test_the_table_has_mean_and_standard_deviation(tmp_path, monkeypatch):
     lines = comparison_table(path).splitlines()
     assert lines[0].startswith("MNIST, 55,000 training images, 10 epochs, seeds 0, 1, 2")
     assert "10,000 samples" in lines[1] and "99.46%" in lines[1]
-    assert re.search(r"^VAE +1\.50 ± 0\.71 .* 100\.5 ± 0\.7 +1,000 +1\.0$", lines[3])
-    assert re.search(r"^training images +0\.25 .* - +- +-$", lines[4])
-    assert lines[5] == "VAE: epoch 0, step 3: found nan"
+    assert re.search(r"^VAE +1\.50 ± 0\.71 .* 100\.5 ± 0\.7 +- +1,000 +1\.0$", lines[3])
+    assert re.search(r"^training images +0\.25 .* - +- +- +-$", lines[4])
+    assert lines[5] == "VAE: epoch 0, step 3: found nan" and lines[6] == "CVAE, seed 0: not trained yet"
 
 
 def test_without_results_it_says_which_command_makes_them(tmp_path):
@@ -127,4 +155,7 @@ def test_in_it_the_dc_gan_is_better_than_the_fully_connected_one_and_forgets_no_
         fully_connected, convolutional = (results[key_of(name, seed)]["quality"] for name in ("FC-GAN", "DC-GAN"))
         assert convolutional["frechet"] < fully_connected["frechet"]
         assert min(convolutional["classes"]) > 100  # of 10,000
-    assert AVERAGED.startswith(", ")
+    for name in GANS:
+        coverage = [[results[key_of(name, seed)][kind]["coverage"] for seed in comparison.SEEDS]
+                    for kind in ("quality", "averaged")]
+        assert sum(coverage[0]) < sum(coverage[1]), name  # what the averaged generator is for

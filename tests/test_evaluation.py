@@ -213,6 +213,16 @@ def test_nearest_images_equal_a_loop(monkeypatch):
         assert distance[i].item() == pytest.approx(min(every).item(), rel=1e-4)
 
 
+def test_an_exact_copy_is_found_at_the_notebooks_precision_too():
+    training = torch.rand(300, 784)
+    torch.set_float32_matmul_precision("medium")
+    try:
+        distance, index = nearest_images(training[40:60], training)
+    finally:
+        torch.set_float32_matmul_precision("highest")
+    assert index.tolist() == list(range(40, 60)) and distance.max() < 0.05
+
+
 def reading(features, labels):
     return Reading(features.double(), nn.functional.one_hot(labels, 10).double())
 

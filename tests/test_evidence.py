@@ -40,6 +40,14 @@ def test_a_figure_is_kept_for_print(tmp_path):
     assert sorted(path.name for path in (tmp_path / "figures").iterdir()) == ["curves.pdf", "curves.png"]
 
 
+def test_a_table_of_text_is_kept_as_it_is(tmp_path, capsys):
+    evidence = Evidence(tmp_path, "VAE", "MNIST")
+    evidence.listing("study", "MNIST, 10 epochs\na  1\nb  2")
+    assert capsys.readouterr().out == "MNIST, 10 epochs\na  1\nb  2\n"
+    assert json.loads((tmp_path / "metrics.json").read_text())["VAE"]["listings"]["study"].endswith("b  2")
+    assert "```\nMNIST, 10 epochs\na  1\nb  2\n```" in (tmp_path / "evidence.md").read_text()
+
+
 def test_two_notebooks_share_the_files_and_a_second_run_replaces_its_own_part(tmp_path):
     for run in (1, 2):
         for notebook in ("VAE", "GAN"):

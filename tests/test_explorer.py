@@ -90,6 +90,9 @@ def test_a_cvae_has_a_choice_of_digits(digits):
     assert_drawn(explored, torch.cat((explored.z, label), 1))
     explored.second.value, explored.morph.value = 13, 1.0
     assert explored.digit.value == 3 and torch.equal(explored.label, torch.eye(10)[3][None])
+    explored.morph.value = 0.4  # between two labels, until a new sample is drawn
+    explored.resample.click()
+    assert torch.equal(explored.label, torch.eye(10)[explored.digit.value][None])
 
 
 def test_a_gan_walks_between_two_noises(digits):

@@ -179,3 +179,23 @@ def test_the_results_of_a_step_are_the_same_in_other_hands(monkeypatch):
         loss_function(x_hat, x, mu, logvar).backward()
         optimizer.step()
     assert_same(weights(theirs), weights(ours))
+
+
+@needs_gpu
+def test_another_learning_rate_is_recorded_anew(recorded):
+    model = torch.nn.Linear(1, 1, bias=False).to("cuda")
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.1, fused=True)
+
+    def step(x):
+        optimizer.zero_grad(set_to_none=True)
+        model(x).sum().backward()
+        optimizer.step()
+        return (model.weight.detach(),)
+
+    replayed, moves = Replayed(step, [optimizer], torch.device("cuda")), []
+    for lr in [0.1] * 6 + [0.01] * 3:
+        optimizer.param_groups[0]["lr"] = lr
+        before = model.weight.item()
+        replayed(torch.ones(1, 1, device="cuda"))
+        moves.append(before - model.weight.item())
+    assert moves == pytest.approx([0.1] * 6 + [0.01] * 3, rel=1e-3) and len(recorded) == 2

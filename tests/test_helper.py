@@ -445,7 +445,7 @@ def test_run_a_gan_shows_a_bar_with_its_losses_in_a_terminal(tmp_path, capsys, m
 def test_the_saved_picture_names_the_data(tmp_path, tiny_mnist, monkeypatch):
     monkeypatch.setenv("MNIST_DIR", str(tiny_mnist))
     small_run(tmp_path, loader_train=None)
-    assert plt.gcf().axes[0].get_title() == "learned from MNIST"
+    assert plt.gcf().axes[0].get_title() == "MNIST, 1,000 images, 1 epochs"
 
 
 def test_a_stock_loader_and_partial_batches(tmp_path):

@@ -253,3 +253,13 @@ def test_a_demonstration_opens_the_notebook_where_its_checkpoints_are(monkeypatc
     trained.write_bytes(b"")
     demo(monkeypatch, "gan", "--output", tmp_path)
     assert capsys.readouterr().out == ""
+
+
+def test_ctrl_c_ends_a_demonstration_without_a_traceback(monkeypatch, tmp_path):
+    def stop(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(command.subprocess, "call", stop)
+    assert command.main(["--demo", "vae", "--output", str(tmp_path)]) == 130
+    with pytest.raises(SystemExit):
+        command.main(["--demo", "--update"])

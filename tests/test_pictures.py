@@ -124,7 +124,7 @@ def test_class_counts_are_shares_beside_the_equal_one():
 
 def test_a_confusion_matrix_shows_its_numbers_where_they_belong():
     matrix = torch.diag(torch.full((10,), 900))
-    matrix[3, 5] = 100
+    matrix[3, 5], matrix[8] = 100, 0  # and a digit that was not asked for
     (ax,) = pictures.plot_confusion(matrix, "CVAE").axes
     texts = {text.get_position(): text.get_text() for text in ax.texts}
     assert texts[5, 3] == "100" and texts[3, 5] == "" and texts[0, 0] == "900"  # (column, row)

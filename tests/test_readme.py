@@ -7,9 +7,13 @@ from pathlib import Path
 import pytest
 
 from cscm77 import __main__ as command
+from cscm77 import benchmark, comparison, results_file, study
 
 TOP = Path(__file__).resolve().parent.parent
 README = (TOP / "README.md").read_text(encoding="utf-8")
+READERS = {"benchmark": benchmark.parse,
+           "study": lambda words: results_file.parse(study.FILE, "", words, study.RESULTS, 10, 128),
+           "comparison": lambda words: results_file.parse(comparison.FILE, "", words, comparison.RESULTS, 10, 128)}
 MAKEFILE = (TOP / "Makefile").read_text()
 
 
@@ -25,10 +29,12 @@ def test_every_make_target_exists():
 
 
 def test_every_command_line_is_understood():
-    lines = re.findall(r"python -m cscm77((?: [^`\n]*)?)", README)
-    assert len(lines) >= 5
-    for line in lines:
-        command.parse([word for word in shlex.split(line.split("#")[0])])
+    lines = re.findall(r"python -m cscm77(?:\.(\w+))?((?: [^`\n]*)?)", README)
+    assert len(lines) >= 10 and {module for module, _ in lines} == {"", *READERS, "strokes"}
+    for module, line in lines:
+        words = [word for word in shlex.split(line.split("#")[0])]
+        if module != "strokes":  # whose reader is in its main
+            READERS.get(module, command.parse)(words)
 
 
 def test_every_file_of_the_map_exists():

@@ -41,7 +41,9 @@ def images(monkeypatch):
 @pytest.fixture(autouse=True)
 def untrained_judge(monkeypatch):
     """A judge that was never taught: how well it reads is the affair of tests/test_judge.py."""
-    monkeypatch.setattr(study, "judge_of", lambda *_: Judge())
+    judge = Judge()
+    judge.accuracy = 0.5
+    monkeypatch.setattr(study, "judge_of", lambda *_: judge)
 
 
 @pytest.fixture
@@ -125,7 +127,7 @@ def test_a_key_names_what_differs_and_nothing_of_the_table():
     assert key_of(Trial("a", "b")) == key_of(Trial("c", "d")) == "VAE"
     assert key_of(Trial("a", "b", "CVAE", 8, label_gains=(3, 1), seed=2)) == (
         "CVAE hidden_dim=8 label_gains=(3, 1) seed=2")
-    assert len({key_of(trial) for trial in TRIALS}) == len({trial[2:] for trial in TRIALS}) == 27
+    assert len({key_of(trial) for trial in TRIALS}) == len({trial[2:] for trial in TRIALS}) == 29
 
 
 def test_ours_is_the_model_that_the_notebook_builds():
@@ -272,6 +274,15 @@ def test_latents_in_use_of_a_cvae_see_the_labels(loaders):
     assert (kl_of_latents(model, loaders.val, cond=True) > IN_USE).sum() == expected > 0
     nn.init.zeros_(model.mu_layer.weight)
     assert (kl_of_latents(model, loaders.val, cond=True) > IN_USE).sum() == 0
+
+
+def test_a_judge_says_how_often_a_cvae_draws_what_it_is_asked_for(loaders):
+    judge = Judge()
+    judge.accuracy = 0.75
+    trial = Trial("", "", "CVAE", 8, label_gains=(1, 1))
+    row = train_trial(trial, loaders, 1, judge=judge)
+    assert 0 <= row["accuracy"] < 0.3 and row["judge's accuracy"] == 0.75
+    assert "accuracy" not in train_trial(FEW[0], loaders, 1, judge=judge)
 
 
 def test_a_trial_prints_nothing_and_leaves_the_state_of_the_process(loaders, capsys):
@@ -561,5 +572,6 @@ def test_the_committed_study_agrees_with_the_committed_notebook():
     losses = [float(loss) for loss in re.findall(r"Train Epoch: 9 \\tLoss: ([0-9.]+)", notebook)]
     assert len(losses) == 2  # the VAE's and the CVAE's
     results = read_study()["results"]
+    assert results[f"CVAE label_gains={GAINS}"]["accuracy"] >= 0.97
     found = [results[key]["train_loss"] for key in ("VAE", f"CVAE label_gains={GAINS}")]
     assert found == pytest.approx(losses, abs=1)
