@@ -78,8 +78,9 @@ def _log_weight(model, x, labels, mu, logvar, cond):
     z = mu + torch.exp(0.5 * logvar) * noise
     x_hat = model.decoder(torch.cat((z, one_hot_like(labels, z, model.num_classes)), dim=1) if cond else z)
     black, white = ((p.log().clamp(min=-100)).flatten(1) for p in (1 - x_hat, x_hat))
-    likelihood = torch.lerp(black, white, x.flatten(1)).double().sum(dim=1)
-    return likelihood + 0.5 * (noise.square() + logvar - z.square()).double().sum(dim=1)  # the log(2 pi) cancel
+    likelihood = torch.lerp(black, white, x.flatten(1)).sum(dim=1, dtype=torch.float64)
+    latent = 0.5 * (noise.square() + logvar - z.square()).sum(dim=1, dtype=torch.float64)  # the log(2 pi) cancel
+    return likelihood + latent
 
 
 def _encode(model, x, labels, cond):
