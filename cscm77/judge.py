@@ -6,6 +6,7 @@ number that rests on it should be read beside its accuracy on the test images.
 Axes: N images, F = 128 features, C = 10 classes.
 """
 
+import math
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,6 +20,7 @@ from cscm77.utils import matmul_precision, progress_bar
 
 FEATURES = 128
 EPOCHS, BATCH_SIZE, LEARNING_RATE = 3, 128, 3e-3
+LEAST_STEPS = 300  # where there are so few images that the epochs have fewer
 SHIFT = 2  # pixels: training images are moved by so much at most, in either direction
 VERSION = 1  # count up when a judge trained now would be another one
 AT_ONCE = 1000  # images: what is judged at a time
@@ -138,7 +140,7 @@ def train_judge(judge, digits, epochs=EPOCHS):
     Args:
         judge: a `Judge`; its first weights are drawn anew.
         digits: `Digits` to learn from.
-        epochs: passes over them.
+        epochs: passes over them; more where that makes fewer than LEAST_STEPS steps.
     """
     device = digits.pixels.device
     with seeded(device), matmul_precision("highest"), torch.enable_grad():
@@ -147,6 +149,7 @@ def train_judge(judge, digits, epochs=EPOCHS):
                 layer.reset_parameters()
         judge.train()
         steps = max(len(digits) // BATCH_SIZE, 1)
+        epochs = max(epochs, math.ceil(LEAST_STEPS / steps))
         optimizer = torch.optim.Adam(judge.parameters(), lr=LEARNING_RATE)
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, LEARNING_RATE, total_steps=epochs * steps + 1)
         with progress_bar(epochs * steps, "judge") as bar:
