@@ -4,6 +4,7 @@ Axes: N images, of any shape (N, ...) with a square number of pixels each.
 """
 
 import math
+import textwrap
 
 import matplotlib.pyplot as plt
 import torch
@@ -53,16 +54,22 @@ def draw_digits(images, columns=None, title=None):
         The matplotlib figure.
     """
     grid = tile(images, columns)
-    rows, cols = (length / (28 + GAP) for length in grid.shape)
-    room = 0.3 if title else 0.0  # inches for the title
-    height = rows * INCHES_PER_DIGIT + room
-    fig = plt.figure(figsize=(cols * INCHES_PER_DIGIT, height))
+    height, width = (INCHES_PER_DIGIT * length / (28 + GAP) for length in grid.shape)
+    title = _wrapped(title, width, fontsize=9) if title else ""
+    room = 0.14 + 0.16 * len(title.splitlines()) if title else 0.0  # inches for the title
+    height += room
+    fig = plt.figure(figsize=(width, height))
     ax = fig.add_axes((0, 0, 1, 1 - room / height))
     ax.imshow(grid, cmap="gray", interpolation="nearest", aspect="auto")
     ax.axis("off")
     if title:
         ax.set_title(title, fontsize=9)
     return fig
+
+
+def _wrapped(title, width, fontsize):
+    """Break a title into lines that fit a width in inches; a letter is about half as wide as it is high."""
+    return textwrap.fill(title, max(20, int(width * 72 / (0.53 * fontsize))))
 
 
 def interpolate(start, end, steps):
@@ -90,7 +97,7 @@ def interpolate(start, end, steps):
 def _panels(number, title, width, height=2.8):
     """Make a figure with a row of panels in the one style of this package."""
     fig, axes = plt.subplots(1, number, figsize=(width, height), layout="constrained", squeeze=False)
-    fig.suptitle(title, fontsize=10)
+    fig.suptitle(_wrapped(title, width, fontsize=10), fontsize=10)
     for ax in axes[0]:
         ax.set_prop_cycle(color=COLOURS, linestyle=LINES)
         ax.spines[["top", "right"]].set_visible(False)

@@ -32,7 +32,8 @@ explorer.show()
 @pytest.fixture
 def lab(tmp_path):
     """The address of a JupyterLab that has one small notebook."""
-    nbformat.write(new_notebook(cells=[new_code_cell(CELL)]), tmp_path / "explore.ipynb")
+    kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
+    nbformat.write(new_notebook(cells=[new_code_cell(CELL)], metadata=kernel), tmp_path / "explore.ipynb")
     environment = {**os.environ, "PYTHONPATH": str(TOP), "JUPYTER_CONFIG_DIR": str(tmp_path / "config"),
                    "JUPYTER_DATA_DIR": str(tmp_path / "data"), "JUPYTER_RUNTIME_DIR": str(tmp_path / "runtime")}
     command = [sys.executable, "-m", "jupyter", "lab", "--no-browser", "--port=0", "--ServerApp.ip=127.0.0.1",
@@ -59,8 +60,9 @@ def test_a_slider_moved_in_jupyterlab_changes_the_picture(lab):
         page.on("pageerror", lambda error: errors.append(str(error)))
         page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
         page.goto(lab)
-        page.get_by_role("menuitem", name="Run", exact=True).click(timeout=PATIENCE)
-        page.get_by_text("Run All Cells", exact=True).click()
+        page.get_by_text("| Idle").wait_for(timeout=PATIENCE)  # the kernel is there
+        page.locator(".jp-CodeCell .cm-content").first.click(timeout=PATIENCE)
+        page.keyboard.press("Shift+Enter")
         image = page.locator(".jp-OutputArea-output img").first
         image.wait_for(timeout=PATIENCE)
         before = image.get_attribute("src")

@@ -43,6 +43,17 @@ def test_draw_digits_draws_one_image_with_its_title():
     assert width > 3 * height
 
 
+def test_a_long_title_takes_more_lines_and_more_room():
+    short, long = (pictures.draw_digits(torch.rand(4, 784), title=title) for title in ("short", "a long title " * 4))
+    assert long.axes[0].get_title().count("\n") >= 1
+    assert long.get_size_inches()[1] > short.get_size_inches()[1]
+    for fig in (long, pictures.plot_kl_of_latents(torch.rand(15), "a long title " * 12)):
+        fig.canvas.draw()
+        title = fig.axes[0].title if fig is long else fig._suptitle
+        box = title.get_window_extent()
+        assert box.x0 >= 0 and box.x1 <= fig.bbox.width and box.y1 <= fig.bbox.height
+
+
 def test_interpolation_begins_and_ends_where_it_should():
     start, end = torch.randn(3, 5), torch.randn(3, 5)
     points = pictures.interpolate(start, end, 4).view(3, 4, 5)
