@@ -759,7 +759,7 @@ def test_fewer_epochs_of_a_gan_show_the_newest_state(path, capsys, cut_at, epoch
     digest(small_gan, path) if cut_at is None else cut_training(small_gan, path, cut_at)
     capsys.readouterr()
     with at_step(1):
-        (_, G, *_, d_loss, g_loss, average, best), *_ = small_gan(path, epochs=epochs)
+        (_, G, *_, d_loss, g_loss, _, _, _, average, best), *_ = small_gan(path, epochs=epochs)
     assert f"run.pt is past the {epochs} epochs that were asked for: all of it is shown." in capsys.readouterr().out
     assert len(d_loss) == len(g_loss) == (10 if cut_at is None else cut_at - 1)
     assert digest_of(best) == digest_of(G) == digest_of(read_checkpoint(path)["parts"]["G"])
