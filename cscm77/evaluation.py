@@ -104,7 +104,7 @@ def measure_samples(samples, real):
     kernel, kernel_sd = kernel_distance(real.features, samples.features)
     return Quality(frechet_distance(real.features, samples.features), kernel, kernel_sd,
                    classifier_score(samples.probabilities), distance_from_uniform(classes),
-                   *neighbourhoods(real.features, samples.features), classes.tolist())
+                   *neighbourhoods(real.features, samples.features, real_radii=real.radii), classes.tolist())
 
 
 def frechet_distance(real, fake):
@@ -208,7 +208,7 @@ class Neighbourhoods(NamedTuple):
     coverage: float
 
 
-def neighbourhoods(real, fake, k=NEIGHBOURS):
+def neighbourhoods(real, fake, k=NEIGHBOURS, real_radii=None):
     """Say how samples lie among real images: the ball of an image reaches to its k-th neighbour of its own kind.
 
     precision: share of samples that lie in some real image's ball. recall: share of real images in some sample's ball.
@@ -219,12 +219,13 @@ def neighbourhoods(real, fake, k=NEIGHBOURS):
         real: features (M, F), M > k.
         fake: features (N, F), N > k.
         k: which neighbour.
+        real_radii: `radii(real, k)`, where they are known already.
 
     Returns:
         `Neighbourhoods`.
     """
     _check_features(real, fake, least=k + 1)
-    real_radius, fake_radius = _radii(real, k), _radii(fake, k)
+    real_radius, fake_radius = radii(real, k) if real_radii is None else real_radii, radii(fake, k)
     precise, held = torch.zeros(len(fake), dtype=torch.bool), torch.zeros(len(fake), dtype=torch.int64)
     recalled, covered = [], []
     for some, radius in zip(real.split(AT_ONCE), real_radius.split(AT_ONCE), strict=True):
@@ -238,8 +239,8 @@ def neighbourhoods(real, fake, k=NEIGHBOURS):
     return Neighbourhoods(precise.double().mean().item(), recall, held.double().mean().item() / k, coverage)
 
 
-def _radii(features, k):
-    """Give the distance of each row to its k-th nearest other row."""
+def radii(features, k=NEIGHBOURS):
+    """Give the distance of each row to its k-th nearest other row, (N,)."""
     return torch.cat([torch.cdist(part, features).kthvalue(k + 1, dim=1).values for part in features.split(AT_ONCE)])
 
 

@@ -7,14 +7,16 @@ Axes: N images, F = 128 features, C = 10 classes.
 """
 
 import math
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import NamedTuple
 
 import torch
 from torch import nn
 from torch.nn import functional as F
 
 from cscm77.checkpoints import CheckpointError, read_checkpoint, write_checkpoint
+from cscm77.evaluation import radii
 from cscm77.training import seeded
 from cscm77.utils import matmul_precision, progress_bar
 
@@ -26,7 +28,8 @@ VERSION = 1  # count up when a judge trained now would be another one
 AT_ONCE = 1000  # images: what is judged at a time
 
 
-class Reading(NamedTuple):
+@dataclass(frozen=True)
+class Reading:
     """What the judge makes of N images."""
 
     features: torch.Tensor  # (N, F) float64, on the CPU
@@ -36,6 +39,11 @@ class Reading(NamedTuple):
     def labels(self):
         """Give the digit that each image is taken for, (N,)."""
         return self.probabilities.argmax(dim=1)
+
+    @cached_property
+    def radii(self):
+        """Give the radius of each image's neighbourhood, (N,); found once, though many models are compared with it."""
+        return radii(self.features)
 
 
 class Judge(nn.Module):
