@@ -163,6 +163,23 @@ def test_the_set_up_in_colab_without_autoreload_and_from_another_folder(name, tm
     assert "Hello from cscm77_helper.py!" in text and "'vae.py'" in text
 
 
+WITHOUT_TORCHMETRICS = COLAB + '''
+import importlib.util
+
+find_spec = importlib.util.find_spec
+importlib.util.find_spec = lambda name, *others: None if name == "torchmetrics" else find_spec(name, *others)
+'''
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.filterwarnings("default")
+def test_in_colab_without_torchmetrics_it_is_installed(name, tmp_path):
+    """Here it is installed already, so that pip has nothing to fetch, and says only what it always says."""
+    (tmp_path / "sitecustomize.py").write_text(WITHOUT_TORCHMETRICS)
+    text = run_set_up(name, tmp_path, {"PYTHONPATH": f"{tmp_path}{os.pathsep}{TOP}", "PIP_NO_INDEX": "1"})
+    assert "restart the kernel to use updated packages" in text and "Hello from cscm77_helper.py!" in text
+
+
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.filterwarnings("default")
 def test_the_set_up_with_a_drive_that_cannot_be_written(name, tmp_path):
