@@ -63,7 +63,8 @@ COLUMNS = {"frechet": ("Frechet", ".2f"), "kernel": ("kernel", ".1f"), "score": 
            "uniformity": ("off uniform", ".3f"), "precision": ("precision", ".3f"), "recall": ("recall", ".3f"),
            "density": ("density", ".2f"), "coverage": ("coverage", ".3f")}
 
-MORE_COLUMNS = ("-ELBO", "as asked", "parameters", "minutes")
+TITLES = [*(title for title, _ in COLUMNS.values()), "-ELBO", "as asked", "parameters", "minutes"]
+PANELS = slice(0, 6), slice(6, None)  # the columns that fit a page side by side
 
 
 def run_comparison(path, loaders, epochs=EPOCHS, *, fresh=False):
@@ -181,9 +182,10 @@ def comparison_table(path=RESULTS):
         rows[REAL] = _cells([results[REAL]], "quality")
     accuracy = made["provenance"].get("judge's accuracy", 0)
     return "\n".join([
-        f"{headline(made, SEEDS)} (DC-GAN: half as many epochs); mean and standard deviation over the seeds",
+        f"{headline(made, SEEDS)} (DC-GAN: half as many epochs); mean and sd over the seeds",
         f"{SAMPLES:,} samples against the test images, in the features of a judge that reads {accuracy:.2%} of them",
-        as_text("", [*(title for title, _ in COLUMNS.values()), *MORE_COLUMNS], rows), *notes])
+        *(as_text("", TITLES[part], {name: cells[part] for name, cells in rows.items()}) + "\n" for part in PANELS),
+        *notes])
 
 
 def _cells(trained, kind):

@@ -334,7 +334,7 @@ def state_of_the_game(d_real, d_fake, classes, steps):
     real, fake = (sum(values[-steps:]) / len(values[-steps:]) for values in (d_real, d_fake))
     rarest = min(range(CLASSES), key=lambda digit: classes[digit])
     share = classes[rarest] / max(sum(classes), 1)
-    numbers = f"D(x) = {real:.2f}, D(G(z)) = {fake:.2f}, rarest digit {rarest} with {100 * share:.1f} % of the samples"
+    numbers = f"D(x) = {real:.2f}, D(G(z)) = {fake:.2f}, rarest digit {rarest}: {share:.1%}"
     if share < 0.01:
         return f"collapsed: a digit is all but missing ({numbers})"
     if real - fake > 0.6:
