@@ -24,7 +24,15 @@ import gan
 from cscm77.clock import arithmetic
 from cscm77.evaluation import ask_for_digits, generate, measure_samples
 from cscm77.judge import judge_of
-from cscm77.results_file import ResultsFile, command, headline, provenance_of, read_results, run_missing
+from cscm77.results_file import (
+    CHECKPOINTS,
+    ResultsFile,
+    command,
+    headline,
+    provenance_of,
+    read_results,
+    run_missing,
+)
 from cscm77.tables import as_text
 from cscm77.training import seeded
 from cscm77.utils import keep_freed_memory, reset_seed
@@ -32,7 +40,6 @@ from cscm77_helper import count_params, evaluate_vae, initialize_weights, run_a_
 from vae import CVAE, VAE
 
 RESULTS = Path(__file__).resolve().with_name("comparison.json")
-CHECKPOINTS = RESULTS.parent.parent / "results" / "checkpoints"  # of the judge
 FILE = ResultsFile("python -m cscm77.comparison", 25, {"quality", "minutes"})
 EPOCHS, BATCH_SIZE = 10, 128
 SEEDS = (0, 1, 2)

@@ -70,7 +70,7 @@ class Replayed:
 
     def _record(self, inputs):
         """Record the step; nothing of it is carried out yet."""
-        self.inputs, self.settings = [x.clone() for x in inputs], self._settings()
+        self.graph, self.inputs, self.settings = None, [x.clone() for x in inputs], self._settings()
         graph, stream, random_state = torch.cuda.CUDAGraph(), torch.cuda.current_stream(), torch.cuda.get_rng_state()
         try:
             with _recordable(self.optimizers), torch.cuda.graph(graph, capture_error_mode="thread_local"):

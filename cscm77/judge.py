@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from cscm77.checkpoints import CheckpointError, read_checkpoint, write_checkpoint
 from cscm77.evaluation import radii
-from cscm77.training import seeded
+from cscm77.training import check_images, eval_mode, seeded
 from cscm77.utils import matmul_precision, progress_bar
 
 FEATURES = 128
@@ -95,13 +95,11 @@ class Judge(nn.Module):
             ValueError: no images, images of another size, or values outside [0, 1] (nan among them).
         """
         check_pixels(images)
-        device, self_was_training = self.head.weight.device, self.training
-        self.eval()
-        with matmul_precision("highest"):
+        device = self.head.weight.device
+        with eval_mode(self), matmul_precision("highest"):
             features = torch.cat([self.body(part.to(device).float().reshape(-1, 1, 28, 28))
                                   for part in images.detach().split(AT_ONCE)])
             probabilities = self.head(features).double().softmax(dim=1)
-        self.train(self_was_training)
         return Reading(features.double().cpu(), probabilities.cpu())
 
 
@@ -109,9 +107,7 @@ def check_pixels(images):
     """Refuse what are no images (N, ...) of 784 pixels in [0, 1]."""
     if images.ndim < 2 or len(images) == 0 or images[0].numel() != 784:
         raise ValueError(f"images: expected (N, ...) with N >= 1 and 784 pixels each, found {tuple(images.shape)}")
-    low, high = (bound.item() for bound in images.aminmax())
-    if not (low >= 0 and high <= 1):  # so put, nan is refused too
-        raise ValueError(f"images: expected values in [0, 1], found {low:g} to {high:g}")
+    check_images(images)
 
 
 def judge_of(loaders, folder):

@@ -18,6 +18,7 @@ from cscm77.data import mnist_loaders
 from cscm77.download import MNISTUnavailable
 from cscm77.utils import processor_name, progress_bar
 
+CHECKPOINTS = Path(__file__).resolve().parent.parent / "results" / "checkpoints"  # where the commands keep the judge
 HEADLINE = {"data", "training images", "epochs"}  # what a table needs of the provenance
 
 

@@ -8,12 +8,13 @@ Every loss is in nats per image.
 
 import math
 import sys
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from statistics import mean
 
 from cscm77.judge import judge_of
 from cscm77.results_file import (
+    CHECKPOINTS,
     ResultsFile,
     command,
     headline,
@@ -26,7 +27,6 @@ from cscm77.trials import MEASURES, TESTED, TRIALS, key_of, train_trial
 
 RESULTS = Path(__file__).resolve().with_name("study.json")
 FILE = ResultsFile("python -m cscm77.study", 15, MEASURES)
-CHECKPOINTS = RESULTS.parent.parent / "results" / "checkpoints"  # of the judge
 EPOCHS, BATCH_SIZE = 10, 128
 
 
@@ -43,7 +43,7 @@ def run_study(path, loaders, epochs=EPOCHS, *, fresh=False):
         ResultsError: the file is damaged, or made under other conditions, or cannot be written.
     """
     runs, tested = {}, {key_of(trial) for trial in TRIALS if trial.group == TESTED}
-    judge = judge_of(loaders, CHECKPOINTS)
+    judge = cache(lambda: judge_of(loaders, CHECKPOINTS))  # trained when the first CVAE asks for it
     for trial in TRIALS:
         key = key_of(trial)  # the same settings in two tables are one training
         runs.setdefault(key, (f"{trial.group}: {trial.name}",

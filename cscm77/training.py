@@ -122,7 +122,7 @@ def checked_batches(loader):
     known = isinstance(getattr(loader, "dataset", None), Digits)
     for images, labels in loader:
         if not known:
-            _check_images(images)
+            check_images(images)
         yield images, labels
 
 
@@ -149,7 +149,8 @@ def full_batches(loader, batch_size):
 # ---------------------------------------------------------------- what is refused, and in which words
 
 
-def _check_images(images):
+def check_images(images):
+    """Refuse images that are not floating-point values in [0, 1], and none at all."""
     if not images.is_floating_point() or len(images) == 0:
         raise ValueError("images: expected floating-point values in [0, 1] and at least one image, "
                          f"found {images.dtype} {tuple(images.shape)}")

@@ -142,7 +142,8 @@ def train_trial(trial, loaders, epochs, *, tested=False, judge=None):
         loaders: of `mnist_loaders`.
         epochs: at least 1.
         tested: whether the test loss is measured too.
-        judge: a `Judge`; of a CVAE, it then says how many of 10,000 digits that were asked for it recognises.
+        judge: function that gives a `Judge`, called for a CVAE alone; of 10,000 digits that were asked for, it says how
+            many it recognises.
 
     Returns:
         A row of results: a dict of `MEASURES` (and "test", "accuracy"); only of "error" where a loss was not a finite
@@ -168,6 +169,7 @@ def _train_and_measure(model, trial, loaders, epochs, tested, judge):
            "latents_in_use": in_use, "parameters": count_params(model),
            "minutes": round((time.perf_counter() - began) / 60, 2)}
     if cond and judge is not None:
+        judge = judge()
         row["accuracy"] = round(conditional_accuracy(judge, model), 4)
         row["judge's accuracy"] = round(judge.accuracy, 4)
     if tested:

@@ -1,6 +1,7 @@
 """cscm77/graphs.py: a step that a GPU replays gives what the step itself gives; elsewhere it is the step itself."""
 
 import copy
+from contextlib import contextmanager
 
 import pytest
 import torch
@@ -8,6 +9,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import cscm77_helper as helper
 import gan
+from cscm77 import graphs
 from cscm77.graphs import WARM_UP, Replayed
 from cscm77.utils import reset_seed
 from vae import CVAE, VAE, loss_function
@@ -38,6 +40,67 @@ def test_without_a_gpu_it_is_the_step_itself():
     for number in range(WARM_UP + 3):
         assert step(number) == "result"
     assert calls == [(number,) for number in range(WARM_UP + 3)] and step.graph is None
+
+
+@pytest.fixture
+def pretended_gpu(monkeypatch):
+    """Recordings that a CPU can make: a graph is the number of its recording, and `broken` makes the next one fail."""
+    made, broken = [], []
+
+    class Graph:
+        def __init__(self):
+            made.append(self)
+            self.replays = 0
+
+        def replay(self):
+            self.replays += 1
+
+    @contextmanager
+    def recording(graph, **_):
+        yield
+        if broken:
+            raise RuntimeError("broken off")
+
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", Graph)
+    monkeypatch.setattr(torch.cuda, "graph", recording)
+    for name in ("current_stream", "get_rng_state", "get_sync_debug_mode"):
+        monkeypatch.setattr(torch.cuda, name, lambda: None)
+    for name in ("set_stream", "set_sync_debug_mode"):
+        monkeypatch.setattr(torch.cuda, name, lambda _: None)
+    monkeypatch.setattr(graphs, "_replace_generator", lambda _: None)
+    return made, broken
+
+
+def pretended_step():
+    optimizer = torch.optim.Adam([torch.zeros(1, requires_grad=True)], lr=0.1, fused=True)
+    calls = []
+    step = Replayed(lambda x: calls.append(x) or (x,), [optimizer], torch.device("cuda"))
+    return step, optimizer, calls
+
+
+def test_a_step_is_recorded_once_and_only_inputs_of_its_shape_are_replayed(pretended_gpu):
+    made, _ = pretended_gpu
+    step, _, calls = pretended_step()
+    for value in range(WARM_UP + 4):
+        (result,) = step(torch.full((2,), float(value)))
+        assert result.tolist() == [value, value]
+    assert len(made) == 1 and made[0].replays == 4 and len(calls) == WARM_UP + 1
+    assert step(torch.zeros(5))[0].shape == (5,) and made[0].replays == 4
+
+
+def test_after_a_recording_that_breaks_off_no_older_one_is_replayed(pretended_gpu):
+    made, broken = pretended_gpu
+    step, optimizer, calls = pretended_step()
+    for _ in range(WARM_UP + 2):
+        step(torch.zeros(2))
+    optimizer.param_groups[0]["lr"] = 0.5
+    broken.append(True)
+    before, replays = len(calls), made[0].replays
+    with pytest.warns(RuntimeWarning, match="could not be recorded as a CUDA graph.*broken off"):
+        assert step(torch.ones(2))[0].tolist() == [1, 1]
+    step(torch.ones(2))
+    assert made[0].replays == replays and len(calls) == before + 3  # the recording, and two steps as they are
+    assert optimizer.param_groups[0]["capturable"] is False
 
 
 # ---------------------------------------------------------------- with a GPU

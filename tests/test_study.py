@@ -5,6 +5,7 @@ import json
 import os
 import random
 import re
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -280,9 +281,10 @@ def test_a_judge_says_how_often_a_cvae_draws_what_it_is_asked_for(loaders):
     judge = Judge()
     judge.accuracy = 0.75
     trial = Trial("", "", "CVAE", 8, label_gains=(1, 1))
-    row = train_trial(trial, loaders, 1, judge=judge)
+    row = train_trial(trial, loaders, 1, judge=lambda: judge)
     assert 0 <= row["accuracy"] < 0.3 and row["judge's accuracy"] == 0.75
-    assert "accuracy" not in train_trial(FEW[0], loaders, 1, judge=judge)
+    never = partial(pytest.fail, "a VAE needs no judge")
+    assert "accuracy" not in train_trial(FEW[0], loaders, 1, judge=never)
 
 
 def test_a_trial_prints_nothing_and_leaves_the_state_of_the_process(loaders, capsys):
