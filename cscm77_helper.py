@@ -11,29 +11,28 @@ from operator import length_hint
 from pathlib import Path
 
 import torch
+from cscm77.data.loaders import checked_batches, full_batches
 from torch import nn
 
-from cscm77.averaging import AVERAGE_EVERY, averaged
-from cscm77.bounds import log_likelihood
-from cscm77.data import mnist_loaders
-from cscm77.graphs import Replayed
-from cscm77.history import GANHistory, VAEEpoch, VAELosses, drawn_by, gan_history, score_of_epoch
-from cscm77.pictures import draw_digits, save_picture, show_and_close
-from cscm77.resume import Run, about_data, about_optimizer, path_of
-from cscm77.training import (
+from cscm77.checks import check_cond, check_positive, check_solver, check_whole
+from cscm77.data.loaders import mnist_loaders
+from cscm77.measure.latents import log_likelihood
+from cscm77.report.pictures import draw_digits, save_picture, show_and_close
+from cscm77.training.journal import (
+    AVERAGE_EVERY,
+    GANHistory,
     LossLog,
+    VAEEpoch,
+    VAELosses,
     at,
-    check_cond,
-    check_positive,
-    check_solver,
-    check_whole,
-    checked_batches,
-    eval_mode,
-    frozen,
-    full_batches,
-    seeded,
+    averaged,
+    drawn_by,
+    gan_history,
+    score_of_epoch,
 )
-from cscm77.utils import device_of, progress_bar
+from cscm77.training.replay import Replayed
+from cscm77.training.run import Run, about_data, about_optimizer, path_of
+from cscm77.utils import device_of, eval_mode, frozen, progress_bar, seeded
 from gan import sample_noise
 from vae import kl_divergence, loss_function
 

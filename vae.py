@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-ENCODER_LABEL_GAIN, DECODER_LABEL_GAIN = 16, 8  # found by trial: python -m cscm77.study
+ENCODER_LABEL_GAIN, DECODER_LABEL_GAIN = 16, 8  # found by trial: python -m cscm77.studies.choices
 
 
 def hello_vae():

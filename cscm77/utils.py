@@ -98,3 +98,35 @@ def progress_bar(total, description, unit="it", done=0):
     seen = (in_notebook() or sys.stdout.isatty()) and os.environ.get("TQDM_DISABLE", "0") in ("", "0")
     return tqdm(total=total, initial=done, desc=description, file=sys.stdout, leave=False, dynamic_ncols=True,
                 unit=unit, unit_scale=unit == "B", disable=not seen)
+
+
+@contextmanager
+def eval_mode(model):
+    """Put a model into eval mode, and back into the mode it was in, whatever happens."""
+    was_training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(was_training)
+
+
+@contextmanager
+def seeded(device, seed=0):
+    """Draw random numbers from a seed for a while; those of the training are left as they were."""
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        torch.manual_seed(seed)
+        yield
+
+
+@contextmanager
+def frozen(network):
+    """Make no gradients for a network's weights; they still pass through it."""
+    trained = [p for p in network.parameters() if p.requires_grad]
+    for p in trained:
+        p.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for p in trained:
+            p.requires_grad_(True)

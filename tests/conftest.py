@@ -8,7 +8,10 @@ import pytest
 import torch
 from tiny import TINY_TEST, TINY_TRAIN, blobs, write_idx
 
-from cscm77 import benchmark, clock, data, download
+from cscm77.data import loaders as data
+from cscm77.data import mnist as download
+from cscm77.studies import benchmark
+from cscm77.studies import timing as clock
 
 matplotlib.use("agg")
 torch.set_num_threads(1)  # the models here are tiny: threads would wait for each other, above all beside another job

@@ -33,7 +33,8 @@ from torch.utils.data import DataLoader, TensorDataset  # noqa: E402
 
 import cscm77_helper as helper  # noqa: E402
 import gan  # noqa: E402
-from cscm77 import checkpoints, resume  # noqa: E402
+from cscm77.training import checkpoints  # noqa: E402
+from cscm77.training import run as resume  # noqa: E402
 from vae import CVAE, VAE  # noqa: E402
 
 SEED = 7  # of every training; one that resumes begins with another, since all of its state is to come from the file

@@ -55,7 +55,7 @@ def test_hello_prints_the_line_of_the_brief(capsys):
 def test_import_changes_no_setting_and_loads_no_extra_library():
     code = ("import sys, torch, random; before = torch.get_rng_state(), random.getstate(), "
             "torch.get_float32_matmul_precision(), torch.get_num_threads(), torch.get_default_dtype()\n"
-            "import cscm77_helper, vae, gan, cscm77.pictures\n"
+            "import cscm77_helper, vae, gan, cscm77.report.pictures\n"
             "after = torch.get_rng_state(), random.getstate(), torch.get_float32_matmul_precision(), "
             "torch.get_num_threads(), torch.get_default_dtype()\n"
             "assert torch.equal(before[0], after[0]) and before[1:] == after[1:]\n"

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from cscm77 import __main__ as command
-from cscm77 import benchmark, comparison, results_file, study
+from cscm77.studies import benchmark, comparison, results_file
+from cscm77.studies import choices as study
 
 TOP = Path(__file__).resolve().parent.parent
 README = (TOP / "README.md").read_text(encoding="utf-8")

@@ -1,0 +1,1 @@
+"""The data: files -> tensors on the device -> batches."""

@@ -1,0 +1,60 @@
+"""A file written whole or not at all: one way for everything that the package writes."""
+
+import os
+import secrets
+import time
+from contextlib import suppress
+from pathlib import Path
+
+UNFINISHED = ".unfinished"  # what the name of a file ends with until all of it is on disk
+FORGOTTEN = 3600  # seconds after which an unfinished file is nobody's any more
+
+
+def write_whole(path, data):
+    """Put bytes or text in the place of a file; it is the old or the new one at any moment.
+
+    The new one is written under a name that no other process uses, and gets its own when all of it is on disk.
+
+    Args:
+        path: of the file; its folder is made.
+        data: bytes, or text to be written as UTF-8.
+
+    Raises:
+        OSError: it cannot be written; what was there before is as it was.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(f".{path.name}.{secrets.token_hex(6)}{UNFINISHED}")
+    try:
+        with open(unfinished, "xb") as file:
+            file.write(data.encode() if isinstance(data, str) else data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(unfinished, path)
+    except BaseException:
+        with suppress(OSError):
+            unfinished.unlink()
+        raise
+
+
+def remove_unfinished(path):
+    """Remove what processes that were killed left of a file, an hour ago or longer.
+
+    Args:
+        path: as given to `write_whole`.
+    """
+    path = Path(path)
+    for left in path.parent.glob(f".{path.name}.*{UNFINISHED}"):
+        with suppress(OSError):
+            if time.time() - left.stat().st_mtime > FORGOTTEN:
+                left.unlink()
+
+
+def beside(path, ending):
+    """Name a file's neighbour: beside(vae.pt, ".previous") is vae.pt.previous."""
+    return path.with_name(path.name + ending)
+
+
+def reason_of(error):
+    """Say in words why a file could not be read or written."""
+    return getattr(error, "strerror", None) or str(error).partition("\n")[0] or type(error).__name__

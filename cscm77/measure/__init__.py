@@ -1,0 +1,1 @@
+"""Numbers about a model: the quality of its samples, bounds and latents."""

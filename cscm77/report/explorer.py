@@ -1,0 +1,166 @@
+"""Sliders over what the models learned, drawn into one image that stays in its place.
+
+Only the core of ipywidgets is used: JupyterLab, Notebook, VS Code and Colab all show it. A saved page does not, so a
+static figure belongs beside it. Axes: N images, Z latents, C classes.
+"""
+
+import io
+
+import ipywidgets as widgets
+import matplotlib.pyplot as plt
+import torch
+from IPython.display import display
+
+from cscm77.measure.latents import CLASSES
+from cscm77.report.pictures import tile
+from cscm77.utils import device_of, eval_mode
+
+SLIDERS = 5  # over the latents with the largest KL
+REACH = 3  # standard deviations of the prior
+GRID = 16  # digits that a GAN's explorer shows
+SIDE = 280  # pixels of the page, of the image
+
+
+def png(images, columns=None):
+    """Give images (N, ...) in [0, 1] as the bytes of one PNG."""
+    buffer = io.BytesIO()
+    plt.imsave(buffer, tile(images, columns), cmap="gray", vmin=0, vmax=1, format="png")
+    return buffer.getvalue()
+
+
+class Explorer:
+    """An image, and the controls that change it; `show` puts both on the page."""
+
+    def __init__(self, seed):
+        self.image = widgets.Image(format="png", layout=widgets.Layout(width=f"{SIDE}px", height=f"{SIDE}px"))
+        self.random = torch.Generator().manual_seed(seed)  # of one's own: exploring changes no training
+        self.resample = widgets.Button(description="resample")
+        self.resample.on_click(lambda _: self.draw_new())
+        self._busy = False
+
+    def show(self):
+        """Put the explorer on the page."""
+        display(self.page)
+
+    def _observe(self, control, react):
+        """Call `react` when the user, and not the explorer itself, changes a control."""
+        control.observe(lambda _: None if self._busy else react(), names="value")
+
+    def _set(self, control, value):
+        self._busy = True
+        control.value = value
+        self._busy = False
+
+
+class VAEExplorer(Explorer):
+    """Sliders over the most used latents of a VAE or CVAE, a digit to ask for, and a morph between two images.
+
+    Args:
+        model: a VAE, or a CVAE, which has a choice of digits beside.
+        digits: `Digits` to morph between, for example the test images.
+        kl: of each latent, (Z,); the largest get a slider.
+        seed: of *resample*.
+    """
+
+    def __init__(self, model, digits, kl, seed=0):
+        super().__init__(seed)
+        self.model, self.digits, self.device = model, digits, device_of(model)
+        self.latents = kl.argsort(descending=True)[:SLIDERS].tolist()
+        self.sliders = [widgets.FloatSlider(0, min=-REACH, max=REACH, step=0.1, description=f"latent {latent}")
+                        for latent in self.latents]
+        self.digit = widgets.ToggleButtons(options=range(CLASSES), description="digit")
+        self.digit.style.button_width = "30px"
+        last = len(digits) - 1
+        self.first, self.second = (widgets.BoundedIntText(index, min=0, max=last, description=name)
+                                   for index, name in ((0, "from image"), (min(1, last), "to image")))
+        self.morph = widgets.FloatSlider(0, min=0, max=1, step=0.02, description="morph")
+        for slider in self.sliders:
+            self._observe(slider, self._move)
+        for control in (self.first, self.second, self.morph):
+            self._observe(control, self._morph)
+        self._observe(self.digit, self._ask)
+        conditional = [self.digit] if model.num_classes else []
+        controls = [*self.sliders, *conditional, self.resample, self.first, self.second, self.morph]
+        self.page = widgets.HBox([self.image, widgets.VBox(controls)])
+        self.draw_new()
+
+    def draw_new(self):
+        """Draw from a new latent of the prior."""
+        self.z = torch.randn(1, self.model.latent_size, generator=self.random).to(self.device)
+        self.label = self._one_hot(self.digit.value)  # a morph may have left it between two
+        self._follow()
+        self._draw()
+
+    def _move(self):
+        for latent, slider in zip(self.latents, self.sliders, strict=True):
+            if abs(slider.value - self._shown(latent)) > 1e-9:  # the others may lie outside their sliders
+                self.z[0, latent] = slider.value
+        self._draw()
+
+    def _ask(self):
+        self.label = self._one_hot(self.digit.value)
+        self._draw()
+
+    def _morph(self):
+        (start, label), (end, other) = (self._encoded(control.value) for control in (self.first, self.second))
+        self.z = torch.lerp(start, end, self.morph.value)
+        self.label = torch.lerp(label, other, self.morph.value)
+        self._set(self.digit, self.label.argmax().item())
+        self._follow()
+        self._draw()
+
+    @torch.no_grad()
+    def _encoded(self, index):
+        image, digit = self.digits[index]
+        label = self._one_hot(digit.item())
+        with eval_mode(self.model):
+            mu, _ = self.model.encode(image[None].to(self.device), *[label] * bool(self.model.num_classes))
+        return mu, label
+
+    def _one_hot(self, digit):
+        return torch.eye(CLASSES, device=self.device)[digit:digit + 1]  # (1, C)
+
+    def _shown(self, latent):
+        return round(max(-REACH, min(REACH, self.z[0, latent].item())), 1)
+
+    def _follow(self):
+        for latent, slider in zip(self.latents, self.sliders, strict=True):
+            self._set(slider, self._shown(latent))
+
+    @torch.no_grad()
+    def _draw(self):
+        latents = torch.cat((self.z, self.label), dim=1) if self.model.num_classes else self.z
+        with eval_mode(self.model):
+            self.image.value = png(self.model.decoder(latents))
+
+
+class GANExplorer(Explorer):
+    """A walk between two noises for each of a grid of digits, by one of several generators.
+
+    Args:
+        generators: {name: G}, (N, Z) in [-1, 1] -> (N, 784) in [-1, 1].
+        noise_size: Z.
+        seed: of *resample*.
+    """
+
+    def __init__(self, generators, noise_size=96, seed=0):
+        super().__init__(seed)
+        self.generators, self.noise_size = generators, noise_size
+        self.name = widgets.Dropdown(options=list(generators), description="drawn by")
+        self.walk = widgets.FloatSlider(0, min=0, max=1, step=0.02, description="walk")
+        for control in (self.name, self.walk):
+            self._observe(control, self._draw)
+        self.page = widgets.HBox([self.image, widgets.VBox([self.name, self.walk, self.resample])])
+        self.draw_new()
+
+    def draw_new(self):
+        """Draw between new noises."""
+        self.ends = 2 * torch.rand(2, GRID, self.noise_size, generator=self.random) - 1  # (2, N, Z)
+        self._draw()
+
+    @torch.no_grad()
+    def _draw(self):
+        G = self.generators[self.name.value]
+        with eval_mode(G):
+            images = G(torch.lerp(*self.ends, self.walk.value).to(device_of(G)))
+        self.image.value = png((images + 1) / 2)

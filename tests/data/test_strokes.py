@@ -1,0 +1,158 @@
+"""Tests of the stand-in digits: what they promise to whoever takes them for MNIST, and how well they keep it."""
+
+# ruff: noqa: D103
+
+import subprocess
+import sys
+
+import pytest
+import torch
+from tiny import TINY_TEST, TINY_TRAIN, blobs
+
+from cscm77.data import mnist as download
+from cscm77.data import strokes
+
+pytestmark = pytest.mark.filterwarnings("error")
+LABELS = torch.arange(10).repeat(500)
+
+
+@pytest.fixture(scope="module")
+def images():
+    """5,000 digits, 500 of each."""
+    return strokes.write_digits(LABELS, seed=3)
+
+
+def test_form(images):
+    assert images.shape == (5000, 28, 28)
+    assert images.dtype == torch.uint8
+    assert images.amin() == 0 and images.amax() == 255
+    assert strokes.write_digits(torch.tensor([], dtype=torch.int64)).shape == (0, 28, 28)
+
+
+def test_the_seed_decides_and_the_global_generator_is_left_alone(images):
+    before = torch.get_rng_state()
+    again = strokes.write_digits(LABELS, seed=3)
+    other = strokes.write_digits(LABELS, seed=4)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert torch.equal(again, images)
+    assert not (other == images).all((1, 2)).any()
+
+
+def test_ink_lies_as_in_mnist(images):
+    rows, columns = (images > 0).any(2), (images > 0).any(1)
+    height, width = (28 - hit.int().argmax(1) - hit.flip(1).int().argmax(1) for hit in (rows, columns))
+    longer = torch.maximum(height, width)
+    assert longer.max() <= 20
+    assert longer.min() >= 19
+
+    ink, pixel = images.double(), torch.arange(28.0, dtype=torch.float64)
+    for along in (ink.sum(2), ink.sum(1)):
+        centre = (along * pixel).sum(1) / along.sum(1)
+        assert (centre - 13.5).abs().max() <= 0.5 + 1e-6  # whole pixels, as in MNIST
+
+
+def test_pixels_are_as_bright_as_mnist(images):
+    mean, sd = strokes.mean_and_sd(images)
+    assert mean == pytest.approx((images.double() / 255).mean().item(), rel=1e-4)
+    assert sd == pytest.approx((images.double() / 255).std().item(), rel=1e-4)
+    assert mean == pytest.approx(strokes.MNIST_MEAN, rel=0.1)
+    assert sd == pytest.approx(strokes.MNIST_SD, rel=0.1)
+
+
+def test_no_two_pictures_are_equal(images):
+    assert len({image.tobytes() for image in images.numpy()}) == len(images)
+
+
+def test_ink_matches_a_loop_over_pixels_and_points():
+    generator = torch.Generator().manual_seed(0)
+    line = 20 * torch.rand(2, 7, 2, generator=generator)
+    radius, pressure = torch.tensor([[1.0], [1.7]]), 1 + 0.2 * torch.rand(2, 7, generator=generator)
+    box = strokes.ink(line, radius, pressure)
+    for n in range(2):
+        for row in range(0, 20, 3):
+            for column in range(20):
+                from_pixel = torch.tensor([column + 0.5, row + 0.5]) - line[n]
+                in_radii = (from_pixel.norm(dim=1) / (radius[n] * pressure[n])).min()
+                grey = ((1 - in_radii) * radius[n, 0] / strokes.EDGE + 0.5).clamp(0, 1)
+                assert abs(box[n, row, column].item() - 255 * grey.item()) <= 0.51
+
+
+def test_the_pen_line_runs_through_the_points_in_small_steps():
+    table = strokes.pen_table()
+    way = torch.arange(len(table.digit))
+    line = strokes.spline(table, way, table.control)
+    for number, (_, _, *written) in enumerate(strokes.SHAPES):
+        step = (line[number, 1:] - line[number, :-1]).norm(dim=1)
+        assert (step > 0.055).sum() <= len(written) - 1  # about a pixel, but where the pen is lifted
+        points = torch.tensor([[float(x) / 100 - 0.5 for x in point.split(",")] for point in " ".join(written).split()])
+        assert torch.cdist(points, line[number]).amin(1).max() < 0.03
+
+
+@pytest.mark.parametrize("digit", range(10))
+def test_several_ways_of_writing_and_all_of_them_drawn(digit):
+    table = strokes.pen_table()
+    ways = strokes.choose_ways(table, torch.full((2000,), digit), torch.Generator().manual_seed(0))
+    assert (table.digit[ways] == digit).all()
+    assert set(ways.tolist()) == set((table.digit == digit).nonzero()[:, 0].tolist())
+    assert len(ways.unique()) >= 4
+
+
+@pytest.mark.parametrize(
+    "labels, found",
+    [
+        (torch.tensor([0, 10]), "0..10"),
+        (torch.tensor([-1, 3]), "-1..3"),
+        (torch.tensor([1.0]), "float32"),
+        (torch.tensor([[1, 2]]), r"\(1, 2\)"),
+        ([1, 2], "list"),
+    ],
+)
+def test_bad_labels(labels, found):
+    with pytest.raises(ValueError, match=f"expected .*found .*{found}"):
+        strokes.write_digits(labels)
+
+
+def test_stand_in_digits_have_mnists_balance(monkeypatch):
+    monkeypatch.setattr(strokes, "TRAIN_COUNTS", tuple(range(10, 20)))
+    monkeypatch.setattr(strokes, "TEST_COUNTS", tuple(range(10, 20)))
+    (train, train_labels), (test, test_labels) = strokes.stand_in_digits(seed=1)
+    for labels in (train_labels, test_labels):
+        assert labels.dtype == torch.int64
+        assert labels.bincount().tolist() == list(range(10, 20))
+        assert not torch.equal(labels, labels.sort().values)
+    assert train.shape == test.shape == (145, 28, 28)
+    assert len({image.tobytes() for image in torch.cat([train, test]).numpy()}) == 290
+
+
+def test_counts_add_up_to_mnist():
+    assert sum(strokes.TRAIN_COUNTS) == 60_000
+    assert sum(strokes.TEST_COUNTS) == 10_000
+
+
+def test_importing_loads_no_more_than_torch():
+    heavy = "{'torchvision', 'matplotlib', 'numpy.testing', 'argparse'}"
+    code = f"import sys, torch; had = set(sys.modules); import cscm77.data.strokes; print({heavy} & set(sys.modules) - had)"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout == "set()\n"
+
+
+def test_missing_mnist_is_named(tmp_path, monkeypatch):
+    monkeypatch.setattr(download, "mirrors", list)
+    with pytest.raises(download.MNISTUnavailable, match="t10k-labels-idx1-ubyte"):
+        strokes.load_mnist(tmp_path)
+
+
+def test_mnist_is_read_as_bytes(tiny_mnist):
+    (images, labels), (test_images, test_labels) = strokes.load_mnist(tiny_mnist)
+    expected, expected_labels = blobs(TINY_TRAIN, seed=0)
+    assert torch.equal(images, expected) and torch.equal(labels, expected_labels)
+    assert (len(test_images), len(test_labels)) == (TINY_TEST, TINY_TEST)
+
+
+def test_what_is_learnt_from_one_can_be_read_in_the_other(real_mnist, two_threads):
+    mnist = strokes.load_mnist(real_mnist)
+    stand_ins = strokes.stand_in_digits()
+    assert len({image.tobytes() for images, _ in stand_ins for image in images.numpy()}) == 70_000
+    from_stand_ins, from_mnist = strokes.read_both_ways(stand_ins, mnist)
+    assert from_stand_ins[-1] >= 0.93, from_stand_ins
+    assert from_mnist[-1] >= 0.97, from_mnist

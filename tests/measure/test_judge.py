@@ -1,0 +1,88 @@
+"""cscm77/measure/judge.py: trained once and always the same, kept and read back, unmoved by settings, good on real MNIST."""
+
+import pytest
+import torch
+
+from cscm77.data.loaders import mnist_loaders
+from cscm77.measure import judge as module
+from cscm77.measure.judge import FEATURES, Judge, check_pixels, judge_of, train_judge
+
+
+@pytest.fixture
+def loaders(tiny_mnist, monkeypatch):
+    monkeypatch.setenv("CSCM77_IMAGES", "300")
+    monkeypatch.setattr(module, "LEAST_STEPS", 12)
+    return mnist_loaders(root=tiny_mnist, source="mnist", device="cpu", num_val=100)
+
+
+def test_it_is_trained_once_and_then_read(loaders, tmp_path, capsys):
+    first = judge_of(loaders, tmp_path)
+    assert "Training the judge on 300 images of MNIST, once." in capsys.readouterr().out
+    second = judge_of(loaders, tmp_path)
+    assert "Training" not in capsys.readouterr().out
+    images = loaders.test.dataset.images
+    assert torch.equal(first.read(images).features, second.read(images).features)
+    assert first.accuracy == second.accuracy > 0.2  # by chance: 0.1
+    assert str(second) == (f"judge: a CNN trained on 300 images of MNIST, {100 * first.accuracy:.2f} % right "
+                           "on the test images")
+    assert not second.training and not any(p.requires_grad for p in second.parameters())
+    assert [path.name for path in (tmp_path / "judge").iterdir()] == ["300 of MNIST.pt"]
+
+
+def test_a_damaged_file_is_no_obstacle(loaders, tmp_path, capsys):
+    judge_of(loaders, tmp_path)
+    (tmp_path / "judge" / "300 of MNIST.pt").write_bytes(b"no checkpoint")
+    judge_of(loaders, tmp_path)
+    assert capsys.readouterr().out.count("Training the judge") == 2
+
+
+def test_a_judge_of_an_older_version_is_trained_again(loaders, tmp_path, capsys, monkeypatch):
+    judge_of(loaders, tmp_path)
+    monkeypatch.setattr(module, "VERSION", module.VERSION + 1)
+    judge_of(loaders, tmp_path)
+    assert capsys.readouterr().out.count("Training the judge") == 2
+
+
+def test_a_place_that_cannot_be_written_is_said(loaders, tmp_path, capsys):
+    (tmp_path / "judge").write_text("a file where a folder should be")
+    assert judge_of(loaders, tmp_path).accuracy > 0.2
+    assert "cannot be kept" in capsys.readouterr().out
+
+
+def test_training_depends_on_nothing_but_the_data_and_leaves_the_random_numbers(loaders):
+    judges = Judge(), Judge()
+    for seed, judge in enumerate(judges):
+        torch.manual_seed(seed)
+        before = torch.get_rng_state()
+        train_judge(judge, loaders.train.dataset)
+        assert torch.equal(torch.get_rng_state(), before)
+    for one, other in zip(*(judge.state_dict().values() for judge in judges), strict=True):
+        assert torch.equal(one, other)
+
+
+def test_a_reading_has_features_and_probabilities_and_no_setting_changes_it(loaders, monkeypatch):
+    judge, images = Judge().train(), loaders.test.dataset.images[:101]
+    reading = judge.read(images)
+    assert reading.features.shape == (101, FEATURES) and reading.features.dtype == torch.float64
+    torch.testing.assert_close(reading.probabilities.sum(1), torch.ones(101, dtype=torch.float64))
+    assert torch.equal(reading.labels, reading.probabilities.argmax(1)) and judge.training
+    monkeypatch.setattr(module, "AT_ONCE", 10)  # a ragged last batch of one
+    torch.set_float32_matmul_precision("medium")
+    try:
+        again = judge.read(images.flatten(1))
+    finally:
+        torch.set_float32_matmul_precision("highest")
+    torch.testing.assert_close(again.features, reading.features, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("images, message", [
+    (torch.rand(0, 784), "784 pixels"), (torch.rand(3, 783), "784 pixels"), (torch.rand(784), "784 pixels"),
+    (torch.rand(2, 784) - 1, r"values in \[0, 1\], found -"), (torch.full((2, 784), torch.nan), "found nan")])
+def test_what_is_no_image_is_refused(images, message):
+    with pytest.raises(ValueError, match=message):
+        check_pixels(images)
+
+
+def test_on_real_mnist_it_reads_more_than_99_2_percent(real_mnist, tmp_path, two_threads):
+    loaders = mnist_loaders(root=real_mnist, source="mnist", device="cpu")
+    assert judge_of(loaders, tmp_path).accuracy > 0.992

@@ -1,0 +1,317 @@
+"""cscm77/measure/samples.py: every measure against a formula, a brute-force loop or a case whose answer is known."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+import gan
+from cscm77.data.loaders import mnist_loaders
+from cscm77.measure import samples as evaluation
+from cscm77.measure.judge import Judge, Reading
+from cscm77.measure.latents import importance_weighted_loss
+from cscm77.measure.samples import (
+    TorchmetricsMissing,
+    ask_for_digits,
+    class_counts,
+    classifier_score,
+    confusion_matrix,
+    distance_from_uniform,
+    frechet_distance,
+    generate,
+    kernel_distance,
+    measure_samples,
+    nearest_images,
+    neighbourhoods,
+    state_of_the_game,
+    where_torchmetrics_is_installed,
+    worst_pairs,
+)
+from cscm77_helper import evaluate_vae, run_a_gan, train_vae
+from vae import CVAE, VAE
+
+TOP = Path(__file__).resolve().parents[2]
+
+
+def exactly(mean, covariance, number=400):
+    """Samples that have just this mean and covariance."""
+    x = torch.randn(number, len(mean), dtype=torch.float64)
+    x = x - x.mean(0)
+    x = x @ torch.linalg.inv(torch.linalg.cholesky(x.T.cov())).T
+    return x @ torch.linalg.cholesky(covariance).T + mean
+
+
+# ---------------------------------------------------------------- distances
+
+
+def test_frechet_distance_of_known_gaussians():
+    mean, other = torch.tensor([0.0, 1.0, 2.0]).double(), torch.tensor([3.0, 1.0, -2.0]).double()
+    a, b = torch.tensor([1.0, 4.0, 9.0]).double(), torch.tensor([4.0, 4.0, 1.0]).double()
+    expected = (mean - other).square().sum() + (a.sqrt() - b.sqrt()).square().sum()
+    found = frechet_distance(exactly(mean, a.diag()), exactly(other, b.diag()))
+    assert found == pytest.approx(expected.item(), rel=1e-9)
+
+
+def test_frechet_distance_where_the_covariances_do_not_commute():
+    a, b = (torch.tensor(m).double() for m in ([[2.0, 0.5], [0.5, 1.0]], [[1.0, -0.8], [-0.8, 3.0]]))
+    product, zero = a @ b, torch.zeros(2).double()
+    trace_of_root = (product.trace() + 2 * product.det().sqrt()).sqrt()  # of two by two
+    expected = (a.trace() + b.trace() - 2 * trace_of_root).item()
+    assert frechet_distance(exactly(zero, a), exactly(zero, b)) == pytest.approx(expected, rel=1e-9)
+
+
+def test_frechet_distance_of_a_set_from_itself_and_of_singular_covariances():
+    x = torch.randn(300, 8).double()
+    x[:, 3], x[:, 4] = 0, x[:, 5]  # a feature that is never used, and one that is there twice
+    assert 0 <= frechet_distance(x, x) < 1e-5
+    assert frechet_distance(x, x + 1) == pytest.approx(8, rel=1e-5)
+    assert frechet_distance(x[:3], x[3:6]) > 0  # fewer samples than features
+
+
+def test_kernel_distance_is_the_unbiased_sum():
+    x, y = torch.randn(7, 3).double(), torch.randn(7, 3).double() + 1
+
+    def kernel(a, b):
+        return (a @ b / 3 + 1) ** 3
+
+    pairs = [(i, j) for i in range(7) for j in range(7)]
+    own = sum(kernel(x[i], x[j]) + kernel(y[i], y[j]) for i, j in pairs if i != j) / 42
+    expected = own - 2 * sum(kernel(x[i], y[j]) for i, j in pairs) / 49
+    assert kernel_distance(x, y, subsets=1)[0] == pytest.approx(expected.item(), rel=1e-6)
+
+
+def test_kernel_distance_is_about_zero_for_sets_alike_and_grows_with_a_shift():
+    x, y = torch.randn(2, 1500, 6).double()
+    alike, shifted, further = (kernel_distance(x, y + shift, subsets=5)[0] for shift in (0, 0.5, 1))
+    assert abs(alike) < 0.02 < shifted < further
+    assert kernel_distance(x, y) == kernel_distance(x, y)  # the same subsets at every call
+
+
+@pytest.mark.parametrize("distance", [frechet_distance, kernel_distance, neighbourhoods])
+def test_too_few_samples_nan_and_other_widths_are_refused(distance):
+    x = torch.randn(20, 4).double()
+    for bad, message in ((x[:1], "expected at least . samples, found 1"), (x[:, :3], "features of one shape"),
+                         (x[0], "features of one shape"), (x / 0, "finite features, found nan or infinity")):
+        with pytest.raises(ValueError, match=f"fake: .*{message}"):
+            distance(x, bad)
+
+
+# ---------------------------------------------------------------- neighbourhoods
+
+
+def test_neighbourhoods_equal_a_loop(monkeypatch):
+    monkeypatch.setattr(evaluation, "AT_ONCE", 7)
+    real, fake, k = torch.randn(30, 2).double(), torch.randn(25, 2).double() * 0.7 + 0.3, 3
+
+    def reach(points):
+        return [sorted((p - q).norm().item() for q in points)[k] for p in points]
+
+    in_real = [[(f - r).norm().item() <= d for r, d in zip(real, reach(real), strict=True)] for f in fake]
+    in_fake = [[(f - r).norm().item() <= d for f, d in zip(fake, reach(fake), strict=True)] for r in real]
+    found = neighbourhoods(real, fake, k)
+    assert found.precision == pytest.approx(sum(map(any, in_real)) / 25)
+    assert found.recall == pytest.approx(sum(map(any, in_fake)) / 30)
+    assert found.density == pytest.approx(sum(map(sum, in_real)) / 25 / k)
+    assert found.coverage == pytest.approx(sum(map(any, zip(*in_real, strict=True))) / 30)
+
+
+def test_real_against_real_is_about_one_and_noise_is_zero():
+    real, more = torch.randn(2, 1200, 8).double()
+    alike = neighbourhoods(real, more)
+    assert all(value > 0.9 for value in (alike.precision, alike.recall, alike.coverage))
+    assert alike.density == pytest.approx(1, abs=0.1)
+    assert neighbourhoods(real, real)[:2] == (1, 1) and neighbourhoods(real, real).coverage == 1
+    assert neighbourhoods(real, more + 100) == (0, 0, 0, 0)
+
+
+def test_samples_of_one_class_only_cover_little():
+    centres = 20 * torch.eye(10).double()
+    real = (centres[:, None] + torch.randn(10, 80, 10).double()).flatten(0, 1)
+    one = neighbourhoods(real, centres[3] + torch.randn(800, 10).double())
+    assert one.precision > 0.8 and one.coverage < 0.11 and one.recall < 0.11
+
+
+# ---------------------------------------------------------------- classes
+
+
+def test_classifier_score_has_the_number_of_classes_as_its_ceiling():
+    certain = torch.eye(10).double().repeat(3, 1)
+    assert classifier_score(certain) == pytest.approx(10)
+    assert classifier_score(certain[:1].repeat(5, 1)) == pytest.approx(1)
+    assert classifier_score(torch.full((4, 10), 0.1).double()) == pytest.approx(1)
+    with pytest.raises(ValueError, match="at least one row"):
+        classifier_score(certain[:0])
+
+
+def test_an_empty_class_is_counted_and_no_samples_are_refused():
+    counts = class_counts(torch.tensor([1, 1, 9]))
+    assert counts.tolist() == [0, 2, 0, 0, 0, 0, 0, 0, 0, 1]
+    assert distance_from_uniform(counts) == pytest.approx(0.8)
+    assert distance_from_uniform(torch.full((10,), 7)) == 0
+    assert distance_from_uniform(torch.tensor([5] + 9 * [0])) == pytest.approx(0.9)
+    with pytest.raises(ValueError, match="at least one sample"):
+        distance_from_uniform(torch.zeros(10))
+
+
+def test_a_confusion_matrix_has_rows_of_digits_asked_for():
+    asked = torch.arange(10).repeat(2)
+    recognised = asked.clone()
+    recognised[3] = 5
+    matrix = confusion_matrix(asked, recognised)
+    assert matrix[3, 5] == 1 and matrix[5, 3] == 0 and matrix[3, 3] == 1 and matrix.sum() == 20
+    assert worst_pairs(matrix) == [(3, 5, 1)]
+    for wrong in (asked[:3], asked[:0]):
+        with pytest.raises(ValueError, match="as many digits recognised as asked for"):
+            confusion_matrix(wrong, recognised)
+
+
+def test_worst_pairs_come_in_order():
+    matrix = torch.diag(torch.full((10,), 100))
+    matrix[4, 9], matrix[7, 2], matrix[2, 7], matrix[0, 6] = 5, 9, 3, 1
+    assert worst_pairs(matrix) == [(7, 2, 9), (4, 9, 5), (2, 7, 3)]
+
+
+# ---------------------------------------------------------------- samples
+
+
+def test_generate_is_in_eval_mode_in_the_unit_range_and_the_same_in_any_batches(monkeypatch):
+    G, noise = gan.build_dc_generator(), gan.sample_noise(23, 96)
+    whole = generate(G, noise, low=-1)
+    monkeypatch.setattr(evaluation, "AT_ONCE", 10)
+    torch.testing.assert_close(generate(G, noise, low=-1), whole)
+    assert whole.shape == (23, 1, 28, 28) and whole.min() >= 0 and whole.max() <= 1 and G.training
+    G.eval()
+    with torch.no_grad():
+        torch.testing.assert_close(whole.flatten(1), (G(noise) + 1) / 2)
+
+
+def test_digits_are_asked_for_one_by_one_from_the_same_latents_each_time():
+    class Decoder(nn.Linear):
+        def forward(self, latents):
+            return latents[:, -10:].sigmoid().repeat(1, 79)[:, :784]  # the label is what it draws
+
+    images, asked = ask_for_digits(Decoder(1, 1), 15, each=4)
+    assert asked.tolist() == [digit for digit in range(10) for _ in range(4)]
+    assert (images.flatten(1)[:, :10].argmax(1) == asked).all()
+    cvae = CVAE(784, hidden_dim=8)
+    before = torch.get_rng_state()
+    first, second, other = (ask_for_digits(cvae.decoder, 15, each=2, seed=seed)[0] for seed in (0, 0, 1))
+    assert torch.equal(first, second) and not torch.equal(first, other)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_nearest_images_equal_a_loop(monkeypatch):
+    monkeypatch.setattr(evaluation, "AT_ONCE", 10)
+    samples, training = torch.rand(5, 1, 28, 28), torch.rand(30, 784)
+    distance, index = nearest_images(samples, training)
+    for i in range(5):
+        every = [(samples[i].flatten() - image).norm() for image in training]
+        assert index[i] == torch.stack(every).argmin()
+        assert distance[i].item() == pytest.approx(min(every).item(), rel=1e-4)
+
+
+def test_an_exact_copy_is_found_at_the_notebooks_precision_too():
+    training = torch.rand(300, 784)
+    torch.set_float32_matmul_precision("medium")
+    try:
+        distance, index = nearest_images(training[40:60], training)
+    finally:
+        torch.set_float32_matmul_precision("highest")
+    assert index.tolist() == list(range(40, 60)) and distance.max() < 0.05
+
+
+def reading(features, labels):
+    return Reading(features.double(), nn.functional.one_hot(labels, 10).double())
+
+
+def test_quality_is_that_of_its_parts_whatever_is_held_at_a_time(monkeypatch):
+    real, fake = (reading(torch.randn(60, 6), torch.arange(60) % 10) for _ in range(2))
+    quality = measure_samples(fake, real)
+    assert quality.frechet == frechet_distance(real.features, fake.features)
+    assert quality[5:9] == neighbourhoods(real.features, fake.features)
+    assert quality.score == pytest.approx(10) and quality.uniformity == 0 and quality.classes == [6] * 10
+    assert len(quality.numbers()) == len(evaluation.QUALITY_COLUMNS)
+    monkeypatch.setattr(evaluation, "AT_ONCE", 7)
+    assert measure_samples(fake, real).numbers() == pytest.approx(quality.numbers(), rel=1e-6)
+
+
+@pytest.mark.parametrize("real, fake, classes, word", [
+    (0.6, 0.4, [10] * 10, "balanced"), (0.95, 0.05, [10] * 10, "D winning"), (0.6, 0.4, [100] + [0] * 9, "collapsed")])
+def test_the_state_of_the_game(real, fake, classes, word):
+    sentence = state_of_the_game([0.0, real, real], [1.0, fake, fake], classes, steps=2)
+    assert sentence.startswith(word) and f"D(x) = {real:.2f}, D(G(z)) = {fake:.2f}" in sentence
+
+
+# ---------------------------------------------------------------- libraries, and what measuring leaves alone
+
+
+def test_without_torchmetrics_it_says_what_to_install_and_goes_on(monkeypatch, capsys):
+    monkeypatch.setattr(evaluation, "find_spec", lambda name: None)
+    x, labels = torch.randn(20, 4).double(), torch.arange(10)
+    for measure, values in ((frechet_distance, x), (kernel_distance, x), (confusion_matrix, labels)):
+        with pytest.raises(TorchmetricsMissing, match="pip install torchmetrics"):
+            measure(values, values)
+    with where_torchmetrics_is_installed():
+        frechet_distance(x, x)
+        pytest.fail("it went on within the block")
+    assert "pip install torchmetrics" in capsys.readouterr().out
+    assert neighbourhoods(x, x).coverage == 1 and classifier_score(torch.eye(10).double()) > 9  # these need nothing
+
+
+def test_other_errors_pass():
+    with pytest.raises(ImportError, match="another"), where_torchmetrics_is_installed():
+        raise ImportError("another")
+
+
+def test_the_helper_and_this_module_load_neither_torchmetrics_nor_ipywidgets():
+    code = ("import sys, cscm77_helper, cscm77.measure.samples, cscm77.measure.judge, cscm77.report.evidence\n"
+            "print([name for name in ('torchmetrics', 'ipywidgets', 'scipy') if name in sys.modules])")
+    done = subprocess.run([sys.executable, "-c", code], cwd=TOP, capture_output=True, text=True)
+    assert done.stdout.strip() == "[]", done.stderr
+
+
+@pytest.fixture
+def loaders(tiny_mnist, monkeypatch):
+    monkeypatch.setenv("CSCM77_IMAGES", "256")
+    return mnist_loaders(64, root=tiny_mnist, source="mnist", device="cpu")
+
+
+def measure_everything(images, judge, real):
+    measure_samples(judge.read(images), judge.read(real))
+
+
+def test_a_vae_is_the_same_to_the_last_bit_with_measuring_in_between(loaders):
+    judge, latents, digests = Judge(), torch.randn(40, 15), []
+    for measured in (False, True):
+        torch.manual_seed(0)
+        model = VAE(784, hidden_dim=16)
+        for epoch in range(2):
+            train_vae(epoch, model, loaders.train)
+            if measured:
+                evaluate_vae(model, loaders.test)
+                importance_weighted_loss(model, loaders.test, (1, 2))
+                measure_everything(generate(model.decoder, latents), judge, loaders.test.dataset.images[:40])
+        digests.append(torch.cat([p.detach().flatten() for p in model.parameters()]))
+    assert torch.equal(*digests)
+
+
+def test_a_gan_is_the_same_to_the_last_bit_with_a_score_in_between(loaders, tmp_path):
+    judge, real, digests = Judge(), loaders.test.dataset.images[:40], []
+
+    def score(G):
+        noise = gan.sample_noise(40, 96)
+        images = generate(G, noise, low=-1)
+        measure_everything(images, judge, real)
+        return neighbourhoods(judge.read(real).features, judge.read(images).features).coverage
+
+    for options in ({}, {"score": score}):
+        torch.manual_seed(0)
+        D, G = gan.discriminator(), gan.generator()
+        solvers = gan.get_optimizer(D), gan.get_optimizer(G)
+        history = run_a_gan(D, G, *solvers, gan.discriminator_loss, gan.generator_loss, tmp_path / "x.png", 100, 64,
+                            num_epochs=2, loader_train=loaders.train, **options)
+        digests.append(torch.cat([p.detach().flatten() for p in (*D.parameters(), *G.parameters())]))
+    assert torch.equal(*digests) and len(history.scores) == 2

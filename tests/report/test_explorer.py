@@ -1,0 +1,121 @@
+"""cscm77/report/explorer.py, driven through the callbacks of its controls; tests/test_browser.py drives it in a browser."""
+
+import io
+
+import matplotlib.pyplot as plt
+import pytest
+import torch
+
+import gan
+from cscm77.data.loaders import Digits
+from cscm77.report import explorer
+from cscm77.report.explorer import GANExplorer, VAEExplorer, png
+from vae import CVAE, VAE
+
+KL = torch.tensor([0.0, 5, 1, 4, 0, 3, 2, 0, 0, 0, 0, 0, 0, 0, 0])
+
+
+@pytest.fixture
+def digits():
+    return Digits(torch.randint(256, (20, 28, 28), dtype=torch.uint8), torch.arange(20) % 10, "MNIST", "cpu")
+
+
+def pixels(data):
+    return plt.imread(io.BytesIO(data))[..., 0]  # (height, width), of a grey picture
+
+
+def drawn(explorer):
+    """What is on the page."""
+    return torch.from_numpy(pixels(explorer.image.value))
+
+
+def assert_drawn(explorer, latents):
+    with torch.no_grad():
+        expected = explorer.model.decoder(latents)[0, 0]
+    torch.testing.assert_close(drawn(explorer), expected, atol=0.01, rtol=0)
+
+
+def test_the_most_used_latents_have_sliders(digits):
+    explored = VAEExplorer(VAE(784, hidden_dim=16), digits, KL)
+    assert explored.latents == [1, 3, 5, 6, 2]
+    assert [slider.description for slider in explored.sliders][:2] == ["latent 1", "latent 3"]
+    assert all((slider.min, slider.max) == (-3, 3) for slider in explored.sliders)
+    assert explored.digit not in explored.page.children[1].children
+
+
+def test_a_slider_moves_its_latent_alone(digits):
+    explored = VAEExplorer(VAE(784, hidden_dim=16), digits, KL)
+    z = explored.z.clone()
+    explored.sliders[1].value = 2.5
+    z[0, 3] = 2.5
+    assert torch.equal(explored.z, z)
+    assert_drawn(explored, z)
+
+
+def test_resample_draws_from_the_prior_and_the_sliders_follow(digits):
+    explored = VAEExplorer(VAE(784, hidden_dim=16), digits, KL)
+    before, state = explored.z.clone(), torch.get_rng_state()
+    explored.resample.click()
+    assert not torch.equal(explored.z, before) and torch.equal(torch.get_rng_state(), state)
+    shown = [slider.value for slider in explored.sliders]
+    assert shown == pytest.approx(explored.z[0, explored.latents].tolist(), abs=0.051)
+    assert_drawn(explored, explored.z)
+
+
+def test_a_latent_outside_its_slider_stays_when_another_moves(digits):
+    explored = VAEExplorer(VAE(784, hidden_dim=16), digits, KL)
+    explored.z[0, 1] = 4.2
+    explored._follow()
+    explored.sliders[1].value = 1.0
+    assert explored.sliders[0].value == 3 and explored.z[0, 1].item() == pytest.approx(4.2)
+
+
+def test_a_morph_goes_from_one_image_to_another(digits):
+    model = VAE(784, hidden_dim=16)
+    explored = VAEExplorer(model, digits, KL)
+    explored.first.value, explored.second.value = 4, 7
+    with torch.no_grad():
+        mu, _ = model.encode(digits.images)
+    for share in (0, 0.5, 1):
+        explored.morph.value = share
+        torch.testing.assert_close(explored.z[0], torch.lerp(mu[4], mu[7], share))
+    assert_drawn(explored, explored.z)
+
+
+def test_a_cvae_has_a_choice_of_digits(digits):
+    explored = VAEExplorer(CVAE(784, hidden_dim=16), digits, KL)
+    assert explored.digit in explored.page.children[1].children
+    explored.digit.value = 7
+    label = torch.eye(10)[7][None]
+    assert_drawn(explored, torch.cat((explored.z, label), 1))
+    explored.second.value, explored.morph.value = 13, 1.0
+    assert explored.digit.value == 3 and torch.equal(explored.label, torch.eye(10)[3][None])
+    explored.morph.value = 0.4  # between two labels, until a new sample is drawn
+    explored.resample.click()
+    assert torch.equal(explored.label, torch.eye(10)[explored.digit.value][None])
+
+
+def test_a_gan_walks_between_two_noises(digits):
+    generators = {"FC-GAN": gan.generator(), "DC-GAN": gan.build_dc_generator()}
+    explored = GANExplorer(generators)
+    first = explored.image.value
+    explored.walk.value = 1.0
+    last = explored.image.value
+    explored.name.value = "DC-GAN"
+    explored.resample.click()
+    assert len({first, last, explored.image.value}) == 3
+    with torch.no_grad():
+        expected = generators["DC-GAN"].eval()(explored.ends[1])
+    assert explored.image.value == png((expected + 1) / 2)
+    assert generators["FC-GAN"].training
+
+
+def test_nothing_stacks_up(digits, monkeypatch):
+    shown = []
+    monkeypatch.setattr(explorer, "display", shown.append)
+    explored = VAEExplorer(VAE(784, hidden_dim=16), digits, KL)
+    image = explored.image
+    explored.show()
+    for value in torch.linspace(-3, 3, 50).tolist():
+        explored.sliders[0].value = value
+    assert plt.get_fignums() == [] and explored.image is image and len(shown) == 1

@@ -1,0 +1,169 @@
+"""cscm77/report/pictures.py: grids against a loop, curves against the numbers they are drawn from."""
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from cscm77.report import pictures
+from cscm77_helper import GANHistory, VAEEpoch
+
+
+@pytest.mark.parametrize("n, columns, rows_and_columns",
+                         [(7, None, (3, 3)), (7, 7, (1, 7)), (16, None, (4, 4)), (2, 5, (1, 2))])
+def test_tile_puts_every_image_where_a_loop_would(n, columns, rows_and_columns):
+    images = torch.rand(n, 1, 6, 6) - 0.5
+    grid = pictures.tile(images, columns)
+    gap = pictures.GAP
+    rows, cols = rows_and_columns
+    assert grid.shape == (rows * (6 + gap) + gap, cols * (6 + gap) + gap)
+    expected = np.full(grid.shape, images.min().item(), dtype=np.float32)
+    for i in range(n):
+        top, left = gap + (i // cols) * (6 + gap), gap + (i % cols) * (6 + gap)
+        expected[top:top + 6, left:left + 6] = images[i, 0].numpy()
+    np.testing.assert_array_equal(grid, expected)
+
+
+@pytest.mark.parametrize("images", [torch.rand(1, 784), torch.randint(256, (1, 28, 28), dtype=torch.uint8)])
+def test_tile_takes_one_image_and_any_type(images):
+    assert pictures.tile(images).shape[0] >= 28
+
+
+@pytest.mark.parametrize("shape", [(0, 784), (4, 783), (4,), (4, 0)])
+def test_tile_refuses_what_is_no_square_picture(shape):
+    with pytest.raises(ValueError, match="found"):
+        pictures.tile(torch.rand(shape))
+
+
+def test_draw_digits_draws_one_image_with_its_title():
+    fig = pictures.draw_digits(torch.rand(20, 784), columns=10, title="a title")
+    assert fig is plt.gcf() and [ax.get_title() for ax in fig.axes] == ["a title"]
+    width, height = fig.get_size_inches()
+    assert width > 3 * height
+
+
+def test_a_long_title_takes_more_lines_and_more_room():
+    short, long = (pictures.draw_digits(torch.rand(4, 784), title=title) for title in ("short", "a long title " * 4))
+    assert long.axes[0].get_title().count("\n") >= 1
+    assert long.get_size_inches()[1] > short.get_size_inches()[1]
+    for fig in (long, pictures.plot_kl_of_latents(torch.rand(15), "a long title " * 12)):
+        fig.canvas.draw()
+        title = fig.axes[0].title if fig is long else fig._suptitle
+        box = title.get_window_extent()
+        assert box.x0 >= 0 and box.x1 <= fig.bbox.width and box.y1 <= fig.bbox.height
+
+
+def test_interpolation_begins_and_ends_where_it_should():
+    start, end = torch.randn(3, 5), torch.randn(3, 5)
+    points = pictures.interpolate(start, end, 4).view(3, 4, 5)
+    torch.testing.assert_close(points[:, 0], start)
+    torch.testing.assert_close(points[:, 3], end)
+    torch.testing.assert_close(points[:, 1], start + (end - start) / 3)
+
+
+@pytest.mark.parametrize("width, steps", [(4, 3), (3, 1)])
+def test_interpolation_refuses_other_shapes_and_single_points(width, steps):
+    with pytest.raises(ValueError, match="at least 2 steps"):
+        pictures.interpolate(torch.zeros(2, 3), torch.zeros(2, width), steps)
+
+
+def test_running_mean_equals_numpy():
+    values = torch.rand(50).tolist()
+    np.testing.assert_allclose(pictures.running_mean(values, 7), np.convolve(values, np.ones(7) / 7, mode="valid"))
+
+
+def test_vae_curves_hold_the_numbers_and_the_threshold():
+    epochs = [VAEEpoch(0, 150.0, 140.0, 10.0, 130.0), VAEEpoch(1, 110.0, 90.0, 20.0, 105.0)]
+    fig = pictures.plot_vae_training(epochs, "VAE")
+    lines = [line.get_ydata() for line in fig.axes[0].lines]
+    assert [list(line) for line in lines] == [[150.0, 110.0], [130.0, 105.0], [120, 120]]
+    assert list(fig.axes[1].lines[0].get_ydata()) == [140.0, 90.0]
+    assert list(fig.axes[2].lines[0].get_ydata()) == [10.0, 20.0]
+    without = pictures.plot_vae_training([e._replace(val_loss=None) for e in epochs], "VAE")
+    assert len(without.axes[0].lines) == 2
+
+
+@pytest.mark.parametrize("steps", [1, 250])
+def test_gan_curves_have_a_panel_for_each_game(steps):
+    history = GANHistory([1.0] * steps, [2.0] * steps)
+    fig = pictures.plot_gan_training({"FC": history, "DC": history}, "GANs", window=100)
+    assert [ax.get_title() for ax in fig.axes] == ["FC", "DC"]
+    assert [set(line.get_ydata()) for line in fig.axes[0].lines] == [{1.0}, {2.0}]
+
+
+def test_saving_makes_the_folder_and_says_why_it_cannot(tmp_path, capsys):
+    fig = pictures.draw_digits(torch.rand(4, 784))
+    pictures.save_picture(fig, tmp_path / "a" / "b" / "picture.jpg")
+    assert (tmp_path / "a" / "b" / "picture.jpg").stat().st_size > 1000 and capsys.readouterr().out == ""
+    (tmp_path / "file").write_text("")
+    pictures.save_picture(fig, tmp_path / "file" / "picture.jpg")
+    assert "not saved as picture.jpg: " in capsys.readouterr().out
+
+
+def test_showing_frees_the_figure():
+    pictures.show_and_close(pictures.draw_digits(torch.rand(4, 784)))
+    assert plt.get_fignums() == []
+
+
+def test_probabilities_have_a_panel_for_each_game_and_the_line_of_guessing():
+    history = GANHistory([1.0] * 5, [2.0] * 5, d_real=[0.8] * 5, d_fake=[0.3] * 5)
+    fig = pictures.plot_probabilities({"FC": history, "LS": history}, "GANs")
+    assert [ax.get_title() for ax in fig.axes] == ["FC", "LS"]
+    assert [line.get_ydata()[0] for line in fig.axes[1].lines] == pytest.approx([0.8, 0.3, 0.5])
+
+
+def test_choices_have_a_line_for_each():
+    fig = pictures.plot_choices({"hidden size": {"8": [3.0, 2.0], "9": [2.5]}, "latent size": {"2": [5.0]}}, "study")
+    assert [[list(line.get_ydata()) for line in ax.lines] for ax in fig.axes] == [[[3.0, 2.0], [2.5]], [[5.0]]]
+    assert [text.get_text() for text in fig.axes[0].get_legend().get_texts()] == ["8", "9"]
+
+
+def test_the_kl_of_latents_is_sorted():
+    fig = pictures.plot_kl_of_latents(torch.tensor([0.5, 2.0, 1.0]), "KL")
+    (ax,) = fig.axes
+    assert [bar.get_height() for bar in ax.patches] == [2.0, 1.0, 0.5]
+    assert [tick.get_text() for tick in ax.get_xticklabels()] == ["1", "2", "0"]
+
+
+def test_class_counts_are_shares_beside_the_equal_one():
+    fig = pictures.plot_class_counts({"FC": [5] * 10, "DC": [20] + [0] * 9}, "digits")
+    (ax,) = fig.axes
+    assert [bar.get_height() for bar in ax.patches] == [10.0] * 10 + [100.0] + [0.0] * 9
+    assert set(ax.lines[0].get_ydata()) == {10.0}
+
+
+def test_a_confusion_matrix_shows_its_numbers_where_they_belong():
+    matrix = torch.diag(torch.full((10,), 900))
+    matrix[3, 5], matrix[8] = 100, 0  # and a digit that was not asked for
+    (ax,) = pictures.plot_confusion(matrix, "CVAE").axes
+    texts = {text.get_position(): text.get_text() for text in ax.texts}
+    assert texts[5, 3] == "100" and texts[3, 5] == "" and texts[0, 0] == "900"  # (column, row)
+    assert (ax.get_xlabel(), ax.get_ylabel()) == ("digit recognised", "digit asked for")
+    assert ax.images[0].get_array()[3, 5] == pytest.approx(0.1)
+
+
+def test_a_latent_map_names_each_digit_among_its_points():
+    points, labels = torch.tensor([[0.0, 0.0], [2.0, 0.0], [1.0, 0.0], [9.0, 9.0]]), torch.tensor([4, 4, 4, 7])
+    (ax,) = pictures.plot_latent_map(points, labels, "VAE").axes
+    assert {text.get_text(): text.get_position() for text in ax.texts} == {"4": (1.0, 0.0), "7": (9.0, 9.0)}
+
+
+@pytest.mark.parametrize("moments, shown", [(5, 5), (30, 4)])
+def test_a_strip_has_a_row_for_each_noise_and_goes_to_the_end(moments, shown):
+    strip = torch.arange(moments).view(-1, 1, 1).expand(moments, 3, 784) / moments
+    fig = pictures.draw_strip(strip, "strip", columns=max(shown, 4))
+    grid = fig.axes[0].images[0].get_array()
+    step = 28 + pictures.GAP
+    assert grid.shape == (3 * step + pictures.GAP, shown * step + pictures.GAP)
+    assert grid[10, 10] == 0 and grid[10, -10] == pytest.approx((moments - 1) / moments)
+
+
+def test_an_animation_has_a_frame_for_each_moment(tmp_path, capsys):
+    strip = torch.linspace(-1, 1, 4).view(-1, 1, 1).expand(4, 10, 784)
+    pictures.save_animation(strip, tmp_path / "new" / "x.gif")
+    with Image.open(tmp_path / "new" / "x.gif") as animation:
+        assert animation.n_frames == 4 and animation.size == (2 * (5 * 30 + 2), 2 * (2 * 30 + 2))
+    (tmp_path / "file").write_text("")
+    pictures.save_animation(strip, tmp_path / "file" / "x.gif")
+    assert "not saved as x.gif: " in capsys.readouterr().out

@@ -1,0 +1,425 @@
+"""cscm77/training/checkpoints.py: what is written is read, or the one before it, whatever happens to the file."""
+
+import builtins
+import errno
+import io
+import itertools
+import os
+import random
+import warnings
+import zipfile
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+from torch.utils.data import BatchSampler, DataLoader, RandomSampler, TensorDataset
+
+from cscm77.training import checkpoints
+from cscm77.training.checkpoints import (
+    CheckpointError,
+    check_same_run,
+    describe_checkpoint,
+    random_states,
+    read_checkpoint,
+    set_aside,
+    set_random_states,
+    write_checkpoint,
+)
+
+CPU = torch.device("cpu")
+
+
+def state(number):
+    return {"about": {"class": "VAE"}, "epochs": [[0, 1.5, None]] * number, "step": number,
+            "weights": torch.arange(40.0) + number}
+
+
+def assert_is(found, number):
+    assert found is not None and found["epochs"] == state(number)["epochs"] and found["step"] == number
+    assert torch.equal(found["weights"], state(number)["weights"])
+
+
+def names(folder):
+    return sorted(os.listdir(folder))
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "runs" / "vae.pt"
+
+
+@pytest.fixture
+def two(path):
+    """A path with a checkpoint, number 2, and the previous one, number 1."""
+    write_checkpoint(path, state(1))
+    write_checkpoint(path, state(2))
+    return path
+
+
+def previous(path):
+    return path.with_name(path.name + ".previous")
+
+
+# ---------------------------------------------------------------- writing and reading
+
+
+def test_what_is_written_is_read_and_the_folder_is_made(path):
+    write_checkpoint(path, state(1))
+    assert_is(read_checkpoint(path), 1)
+    assert names(path.parent) == ["vae.pt"]
+
+
+def test_without_a_file_there_is_nothing(path):
+    assert read_checkpoint(path) is None
+
+
+def test_the_one_before_the_newest_is_kept(two):
+    write_checkpoint(two, state(3))
+    assert_is(read_checkpoint(two), 3)
+    assert_is(read_checkpoint(previous(two)), 2)
+    assert names(two.parent) == ["vae.pt", "vae.pt.previous"]
+
+
+def test_all_is_on_disk_before_the_file_gets_its_name(two, monkeypatch):
+    done, fsync, replace = [], os.fsync, os.replace
+
+    def noted_fsync(number):
+        done.append(("fsync", os.fstat(number).st_size))
+        fsync(number)
+
+    def noted_replace(source, target):
+        done.append((Path(source).name, os.path.getsize(source)))
+        replace(source, target)
+
+    monkeypatch.setattr(os, "fsync", noted_fsync)
+    monkeypatch.setattr(os, "replace", noted_replace)
+    size = two.stat().st_size
+    write_checkpoint(two, state(3))
+    assert done[:3] == [("fsync", size), ("vae.pt", size), ("vae.pt.unfinished", size)]
+
+
+class Cut(BaseException):
+    """What ends a write, as a second Stop does."""
+
+
+def cut_at(monkeypatch, operation, call, error):
+    """Let the n-th call of an operation of a write fail; each write to the file is a call."""
+    calls = itertools.count(1)
+
+    def fail_at_last():
+        if next(calls) >= call:
+            raise error
+
+    class File(io.FileIO):
+        def write(self, data):
+            fail_at_last()
+            return super().write(data)
+
+    if operation == "write":
+        monkeypatch.setattr(checkpoints, "open", File, raising=False)
+    else:
+        real = getattr(os, operation)
+        monkeypatch.setattr(os, operation, lambda *arguments: (fail_at_last(), real(*arguments)))
+
+
+PLACES = [("write", 1), ("write", 2), ("write", 20), ("fsync", 1), ("replace", 1), ("replace", 2)]
+FULL, READ_ONLY = OSError(errno.ENOSPC, "No space left on device"), PermissionError(errno.EROFS, "Read-only")
+
+
+@pytest.mark.parametrize("error", [FULL, READ_ONLY, Cut()], ids=["full disk", "read-only", "cut"])
+@pytest.mark.parametrize("operation, call", PLACES, ids=str)
+def test_a_write_that_fails_leaves_the_last_one_and_no_other_file(two, monkeypatch, operation, call, error):
+    with monkeypatch.context() as patch:
+        cut_at(patch, operation, call, error)
+        with pytest.raises((Cut, OSError, RuntimeError)):  # torch makes a RuntimeError of some
+            write_checkpoint(two, state(3))
+    assert not two.with_name("vae.pt.unfinished").exists()
+    assert_is(read_checkpoint(two), 2)
+    write_checkpoint(two, state(4))
+    assert_is(read_checkpoint(two), 4)
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full here")
+def test_a_disk_that_is_really_full_is_an_error_that_says_so(two, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoints, "open", lambda *_: builtins.open("/dev/full", "wb"), raising=False)
+        with pytest.raises(OSError, match="No space left"):
+            write_checkpoint(two, state(3))
+    assert_is(read_checkpoint(two), 2)
+
+
+def test_what_a_kill_left_half_written_is_never_read_and_makes_room(path):
+    path.parent.mkdir()
+    unfinished = path.with_name("vae.pt.unfinished")
+    unfinished.write_bytes(b"half")
+    assert read_checkpoint(path) is None
+    write_checkpoint(path, state(1))
+    assert_is(read_checkpoint(path), 1)
+    assert not unfinished.exists()
+
+
+class Nosy:
+    """An object that opens a file when it is unpickled."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return Path.touch, (self.path,)
+
+
+def test_reading_runs_no_code(path, tmp_path):
+    write_checkpoint(path, {"about": Nosy(tmp_path / "touched")})
+    with pytest.raises(CheckpointError, match="vae.pt cannot be read"):
+        read_checkpoint(path)
+    assert not (tmp_path / "touched").exists()
+
+
+def test_tensors_of_another_device_come_to_the_cpu(path, monkeypatch):
+    seen, load = {}, torch.load
+    monkeypatch.setattr(torch, "load", lambda *a, **options: (seen.update(options), load(*a, **options))[1])
+    write_checkpoint(path, state(1))
+    read_checkpoint(path)
+    assert seen == {"map_location": "cpu", "weights_only": True}
+
+
+# ---------------------------------------------------------------- damage
+
+
+def damaged_read(path):
+    """Give the number of the state that is read, and what was warned of."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        found = read_checkpoint(path)
+    assert_is(found, found["step"])
+    return found["step"], [(one.category, str(one.message)) for one in caught]
+
+
+def assert_falls_back(path):
+    number, [(category, message)] = damaged_read(path)
+    assert number == 1 and category is RuntimeWarning
+    assert message.startswith("vae.pt cannot be read: ") and message.endswith("going on from vae.pt.previous")
+
+
+def test_no_byte_of_damage_gives_another_state(two):
+    """One bit flipped, everywhere in the file: either it means nothing, or the previous one is taken."""
+    good, noticed = two.read_bytes(), 0
+    for place in range(0, len(good), 3):
+        bad = bytearray(good)
+        bad[place] ^= 1 << (place % 8)
+        two.write_bytes(bad)
+        number, said = damaged_read(two)
+        assert (number, len(said)) in ((2, 0), (1, 1)), place
+        noticed += len(said)
+    assert noticed > len(good) // 6  # the rest is padding, dates and the like
+
+
+def test_a_damaged_byte_of_the_weights_is_noticed(two):
+    bad = bytearray(two.read_bytes())
+    place = bad.index(state(2)["weights"].numpy().tobytes())
+    bad[place + 30] ^= 1
+    two.write_bytes(bad)
+    assert_falls_back(two)
+
+
+@pytest.mark.parametrize("field, mask", [(10, 8), (20, 16), (24, 4), (28, 1), (38, 16), (42, 1), (46, 128)])
+def test_damage_to_the_list_of_the_files_parts_is_noticed(two, field, mask):
+    """The weights' method, sizes, length of the name, attributes, offset and name, in the directory of the archive."""
+    bad = bytearray(two.read_bytes())
+    with zipfile.ZipFile(two) as archive:
+        part = next(info for info in archive.infolist() if info.filename.endswith("data/0"))
+    entry = bad.rindex(part.filename.encode()) - 46
+    assert bad[entry:entry + 4] == b"PK\1\2"
+    bad[entry + field] ^= mask
+    two.write_bytes(bad)
+    assert_falls_back(two)
+
+
+@pytest.mark.parametrize("share", [0, 0.01, 0.3, 0.6, 0.9, 0.99, 0.9999])
+def test_a_file_that_is_cut_short_is_noticed(two, share):
+    good = two.read_bytes()
+    two.write_bytes(good[:int(share * len(good))])
+    assert_falls_back(two)
+
+
+def test_a_file_of_zeros_is_noticed(two):
+    two.write_bytes(bytes(two.stat().st_size))
+    assert_falls_back(two)
+
+
+def test_a_file_that_may_not_be_read_is_passed_over(two, monkeypatch):
+    load, calls = torch.load, itertools.count(1)
+
+    def refused_once(*arguments, **options):
+        if next(calls) == 1:
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return load(*arguments, **options)
+
+    monkeypatch.setattr(torch, "load", refused_once)
+    assert_falls_back(two)
+
+
+def test_a_newest_one_that_is_missing_is_no_damage(two):
+    two.unlink()  # a kill between the two renames
+    assert damaged_read(two) == (1, [])
+
+
+def test_when_both_are_damaged_the_error_names_both_and_the_way_out(two):
+    two.write_bytes(b"")
+    previous(two).write_bytes(b"x" * 1000)
+    with pytest.raises(CheckpointError, match=r"vae\.pt cannot be read: .*; vae\.pt\.previous cannot be read: .*"
+                                              r"fresh=True starts over and keeps the old file"):
+        read_checkpoint(two)
+
+
+@pytest.mark.parametrize("call", [1, 2, 3])
+def test_the_good_previous_one_outlives_a_damaged_newest_one(two, monkeypatch, call):
+    """The save after a fall-back, cut at each of its renames: there is always one that can be read."""
+    two.write_bytes(b"damaged")
+    assert damaged_read(two)[0] == 1
+    with monkeypatch.context() as patch:
+        cut_at(patch, "replace", call, Cut())
+        try:
+            write_checkpoint(two, state(3))
+        except Cut:
+            pass
+    assert damaged_read(two)[0] in (1, 3)
+
+
+# ---------------------------------------------------------------- what is no checkpoint
+
+
+def other_files():
+    return {
+        "a text": (lambda path: path.write_text("My notes on MNIST\n"), "vae.pt cannot be read"),
+        "another format": (lambda path: write_checkpoint(path, {**state(1), "format": 0}),
+                           f"vae.pt: expected a checkpoint of format {checkpoints.FORMAT}, found format 0"),
+        "weights": (lambda path: torch.save(nn.Linear(2, 2).state_dict(), path), "vae.pt"),
+        "a tensor": (lambda path: torch.save(torch.zeros(3), path), "vae.pt"),
+        "a whole model": (lambda path: torch.save(nn.Linear(2, 2), path), "vae.pt cannot be read"),
+        "a folder": (lambda path: path.mkdir(), "vae.pt cannot be read"),
+    }
+
+
+@pytest.mark.parametrize("write, message", other_files().values(), ids=other_files())
+def test_other_files_are_refused(path, write, message):
+    path.parent.mkdir()
+    write(path)
+    with pytest.raises(CheckpointError, match=f"{message}.*fresh=True"):
+        read_checkpoint(path)
+    assert names(path.parent) == ["vae.pt"]
+
+
+def test_another_format_is_refused_though_the_previous_one_could_be_read(two):
+    write_checkpoint(two, {**state(3), "format": 99})
+    with pytest.raises(CheckpointError, match="expected a checkpoint of format .*, found format 99"):
+        read_checkpoint(two)
+
+
+# ---------------------------------------------------------------- starting over
+
+
+def test_what_is_set_aside_gets_the_next_free_number(two):
+    for number in (1, 2):
+        write_checkpoint(two, state(number))
+        kept = set_aside(two)
+        assert kept.name == f"vae-{number}.pt"
+        assert_is(read_checkpoint(kept), number)
+        assert read_checkpoint(two) is None
+    assert names(two.parent) == ["vae-1.pt", "vae-1.pt.previous", "vae-2.pt"]
+
+
+def test_where_there_is_none_nothing_is_set_aside(path):
+    assert set_aside(path) is None
+
+
+def test_a_previous_one_alone_is_set_aside_too(two):
+    two.unlink()
+    kept = set_aside(two)
+    assert_is(read_checkpoint(kept), 1)
+    assert names(two.parent) == ["vae-1.pt.previous"]
+
+
+# ---------------------------------------------------------------- in words
+
+
+def test_how_far_a_run_has_come_is_said_in_a_sentence(path):
+    go_on = ". NOT COMPLETE: run the training cell again, it goes on there"
+    assert describe_checkpoint(path, 3) == "vae.pt: no checkpoint yet; run the training cell"
+    for epochs, step, expected in ((0, 5, f"0 of 3 epochs and 5 steps of the next{go_on}"),
+                                   (2, 0, f"2 of 3 epochs{go_on}"), (3, 0, "3 of 3 epochs"), (4, 0, "4 of 3 epochs")):
+        write_checkpoint(path, {**state(epochs), "step": step})
+        assert describe_checkpoint(str(path), 3) == f"vae.pt: {expected}"
+
+
+def test_the_home_folder_can_be_described_too(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    write_checkpoint(tmp_path / "vae.pt", {**state(3), "step": 0})
+    assert describe_checkpoint("~/vae.pt", 3) == "vae.pt: 3 of 3 epochs"
+
+
+NETWORK = "Net(\n  (0): Linear(2, 3)\n  (1): Linear(3, 1)\n)"
+
+
+@pytest.mark.parametrize("expected, found, message", [
+    ({"class": "VAE", "images": 5}, {"class": "VAE", "images": 6}, "images: expected 5, found 6"),
+    ({"class": "VAE"}, {"D": "x"}, "class: expected VAE, found None"),
+    ({}, {"D": "x"}, "D: expected None, found x"),
+    ({"network": NETWORK}, {"network": NETWORK.replace("3, 1", "3, 2")},
+     r"network: expected \(1\): Linear\(3, 1\), found \(1\): Linear\(3, 2\)"),
+])
+def test_another_run_is_refused_by_the_first_field_that_differs(path, expected, found, message):
+    with pytest.raises(CheckpointError, match=f"vae.pt is the checkpoint of another run. {message}. fresh=True"):
+        check_same_run(path, expected, found)
+
+
+def test_the_same_run_is_not_refused(path):
+    assert check_same_run(path, {"class": "VAE", "betas": (0.5, 1)}, {"betas": (0.5, 1), "class": "VAE"}) is None
+
+
+# ---------------------------------------------------------------- random states
+
+
+def loaders():
+    data = TensorDataset(torch.arange(12.0))
+    mine = torch.Generator().manual_seed(1)
+    sampler = RandomSampler(data, generator=mine)
+    return {
+        "none of its own": DataLoader(data, 4, shuffle=True),
+        "the loader's": DataLoader(data, 4, shuffle=True, generator=mine),
+        "the sampler's": DataLoader(data, 4, sampler=sampler),
+        "the batch sampler's": DataLoader(data, batch_sampler=BatchSampler(sampler, 4, True)),
+        "a list": [torch.zeros(1)],
+    }
+
+
+def draws(loader):
+    batches = [torch.stack(tuple(batch)).tolist() for batch in loader]
+    return batches, random.random(), random.gauss(0, 1), torch.rand(2).tolist()
+
+
+@pytest.mark.parametrize("name", loaders())
+def test_random_states_come_back_from_a_file(path, name):
+    loader = loaders()[name]
+    random.seed(1)
+    random.gauss(0, 1)  # keeps the second of a pair for the next call
+    write_checkpoint(path, {"random": random_states(CPU, loader)})
+    first = draws(loader)
+    assert draws(loader) != first or name == "a list"
+    set_random_states(read_checkpoint(path)["random"], CPU, loader)
+    assert draws(loader) == first
+
+
+def test_the_random_state_of_a_device_that_is_not_here_is_passed_over():
+    states = {**random_states(CPU, []), "cuda": torch.zeros(16, dtype=torch.uint8)}
+    expected = torch.rand(1)
+    set_random_states(states, CPU, [])
+    assert torch.equal(torch.rand(1), expected)
+
+
+def test_cuda_does_without_a_state_that_the_cpu_did_not_have():
+    states = random_states(CPU, [])
+    expected = torch.rand(1)
+    set_random_states(states, torch.device("cuda"), [])
+    assert torch.equal(torch.rand(1), expected)
