@@ -27,10 +27,12 @@ class Replayed:
         device: of the networks.
     """
 
-    def __init__(self, step, optimizers, device):
-        self.step, self.optimizers = step, optimizers
-        fused = all(group.get("fused") for optimizer in optimizers for group in optimizer.param_groups)
-        self.possible = device.type == "cuda" and fused and os.environ.get("CSCM77_GRAPHS", "1") != "0"
+    def __init__(self, step, optimizer):
+        self.step, self.optimizer = step, optimizer
+        groups = optimizer.param_groups
+        self.possible = (os.environ.get("CSCM77_GRAPHS", "1") != "0"
+                         and all(group.get("fused") for group in groups)
+                         and all(p.is_cuda for group in groups for p in group["params"]))
         self.steps, self.graph, self.inputs, self.outputs, self.settings = 0, None, None, None, None
 
     def _settings(self):
