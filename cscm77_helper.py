@@ -10,31 +10,14 @@ from pathlib import Path
 import torch
 
 import vae
-from cscm77.checks import (
-    check_batch_norm,
-    check_cond,
-    check_loader,
-    check_positive,
-    check_scalar_loss,
-    check_solver,
-    check_whole,
-)
+from cscm77.checks import check_cond, check_loader, check_scalar_loss, unwrapped
 from cscm77.data.loaders import checked_batches, full_batches, mnist_loaders
 from cscm77.measure.latents import log_likelihood
 from cscm77.report.pictures import draw_digits, save_picture, show_and_close
-from cscm77.training import identity
-from cscm77.training.journal import (
-    GANHistory,
-    GANJournal,
-    LossLog,
-    VAEEpoch,
-    VAEJournal,
-    VAELosses,
-)
+from cscm77.training.begin import begin_gan, begin_vae, show_restored_epoch
+from cscm77.training.journal import GANHistory, LossLog, VAEEpoch, VAELosses
 from cscm77.training.replay import Replayed
-from cscm77.training.run import EpochRun, Run
 from cscm77.utils import (
-    channels_last,
     device_of,
     dtype_of,
     eval_mode,
@@ -42,7 +25,6 @@ from cscm77.utils import (
     initialize_weights,
     one_hot,
     seeded,
-    unwrapped,
 )
 from gan import sample_noise
 from vae import kl_divergence, loss_function
@@ -108,9 +90,10 @@ def train_vae(epoch, model, train_loader, cond=False, *, val_loader=None, checkp
         FloatingPointError: the loss is no longer a finite number; says at which epoch and step.
         KeyboardInterrupt: Stop was pressed; says where the training stands.
     """
-    run = _vae_run(epoch, model, train_loader, cond, val_loader, checkpoint, fresh, learning_rate)
+    run = begin_vae(epoch, model, train_loader, cond, val_loader, checkpoint, fresh, learning_rate,
+                    (loss_function, vae.reparametrize))
     if epoch < run.epoch:
-        return _restored_epoch(run, epoch)
+        return show_restored_epoch(run, epoch)
     optimizer = run.parts["Adam"]
     take_step = Replayed(partial(vae_step, model, optimizer), optimizer)
     model.train()
@@ -199,40 +182,6 @@ def _validation(model, loader, cond):
         return val_loss, model(*few)[0].flatten(1).cpu()
 
 
-def _vae_run(epoch, model, loader, cond, val_loader, checkpoint, fresh, learning_rate):
-    """The run that an epoch belongs to: that kept for the model, or a new one, from the file if any."""
-    check_whole("epoch", epoch, 0)
-    check_positive("learning_rate", learning_rate)
-    check_cond(model, cond)
-    check_loader("train_loader", loader)
-    if val_loader is not None:
-        check_loader("val_loader", val_loader)
-    run, parameters = EpochRun.kept_for(model), list(model.parameters())
-    goes_on = epoch > 0 and run is not None and run.can_go_on(checkpoint, parameters)
-    if goes_on and run.parts["Adam"].defaults["lr"] != learning_rate:
-        raise ValueError(f"learning_rate: expected {run.parts['Adam'].defaults['lr']}, "
-                         f"as in the epochs before, found {learning_rate}")
-    # one kernel updates all weights, where the device has it: the same formula, less time
-    fused = all(p.device.type in ("cpu", "cuda") for p in parameters)
-    optimizer = (run.parts["Adam"] if goes_on else
-                 torch.optim.Adam(parameters, lr=learning_rate, fused=fused))
-    fields = {} if checkpoint is None else identity.of_vae(
-        model, cond, optimizer, (loss_function, vae.reparametrize), loader)
-    if not goes_on:
-        run = EpochRun(model, checkpoint, optimizer, VAEJournal(), fields, loader, device_of(model))
-        run.restore(fresh=fresh and epoch == 0)
-        run.keep_for(model)
-    run.begin(epoch, loader, fields)
-    return run
-
-
-def _restored_epoch(run, epoch):
-    result = run.journal.epochs[epoch]
-    print(f"Train Epoch: {epoch} \tLoss: {result.loss:.6f} "
-          f"\t(restored; the model is that after {run.epoch} epochs)")
-    return result
-
-
 # ---------------------------------------------------------------- generative adversarial networks
 
 
@@ -319,9 +268,9 @@ def run_a_gan(D, G, D_solver, G_solver, discriminator_loss, generator_loss, save
     path, device, dtype = Path(save_filename), device_of(G), dtype_of(G)
     if loader_train is None:
         loader_train = mnist_loaders(batch_size, device=device).train
-    run = _gan_run((D, G), (D_solver, G_solver), (discriminator_loss, generator_loss), loader_train,
-                   show_every, batch_size, noise_size, num_epochs, checkpoint, fresh, probability,
-                   score)
+    run = begin_gan((D, G), (D_solver, G_solver), (discriminator_loss, generator_loss), loader_train,
+                    batch_size, noise_size, num_epochs, checkpoint, fresh, _same_noise(G, noise_size),
+                    show_every, probability, score, _show_progress)
     d_step = Replayed(partial(discriminator_step, D, G, D_solver, discriminator_loss), D_solver)
     g_step = Replayed(partial(generator_step, D, G, G_solver, generator_loss), G_solver)
     D.train()
@@ -340,43 +289,16 @@ def run_a_gan(D, G, D_solver, G_solver, discriminator_loss, generator_loss, save
     return run.journal.history()
 
 
-def _gan_run(networks, solvers, losses, loader, show_every, batch_size, noise_size, num_epochs,
-             checkpoint, fresh, probability, score):
-    """The run of a GAN, from the file if there is one, after a look at all that was handed in."""
-    for name, number, least in (("num_epochs", num_epochs, 0), ("show_every", show_every, 1),
-                                ("batch_size", batch_size, 1), ("noise_size", noise_size, 1)):
-        check_whole(name, number, least)
-    check_loader("loader_train", loader)
-    for name, network, solver in zip("DG", networks, solvers, strict=True):
-        check_solver(f"{name}_solver", solver, network)
-        check_batch_norm(batch_size, network)
-        channels_last(network, solver)  # after its weights were drawn, which that would change
-    (D, G), device = networks, device_of(networks[1])
-    with seeded(device):
-        noise = sample_noise(STRIP_SAMPLES, noise_size, dtype_of(G), device)
-    journal = GANJournal(G, noise, show_every, probability, score, _show_progress)
-    parts = {"D": D, "G": G, "D_solver": solvers[0], "G_solver": solvers[1], **journal.networks()}
-    fields = {} if checkpoint is None else identity.of_gan(
-        networks, solvers, losses, batch_size, noise_size, score is not None, loader)
-    run = Run(checkpoint, parts, journal, fields, loader, device)
-    if run.restore(fresh):
-        _show_restored(run, num_epochs, show_every)
-    return run
+def _same_noise(G, noise_size):
+    """The noises of the strip, whatever the training has drawn."""
+    with seeded(device_of(G)):
+        return sample_noise(STRIP_SAMPLES, noise_size, dtype_of(G), device_of(G))
 
 
 def _show_progress(journal):
     print(journal.line(len(journal.log) - 1))
     show_and_close(draw_digits(journal.samples))
     print()
-
-
-def _show_restored(run, num_epochs, show_every):
-    """Print the lines of earlier steps again, and say when the run went further than was asked."""
-    for step in range(0, len(run.journal.log), show_every):
-        print(run.journal.line(step), "(restored)")
-    if (run.epoch, run.step) > (num_epochs, 0):
-        print(f"{run.path.name} is past the {num_epochs} epochs that were asked for: "
-              "all of it is shown.")
 
 
 def _save_samples(run, path):

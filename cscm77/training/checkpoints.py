@@ -1,4 +1,4 @@
-"""Checkpoints: one file for the state of a training, never half-written, never believed when damaged.
+"""Checkpoints: one file for the state of a training, never half-written, never believed if damaged.
 
 A checkpoint is a dictionary of plain types and tensors, written by `torch.save` and read with
 `weights_only=True`, so that reading one runs no code; a checksum follows. Beside `vae.pt` lies
@@ -95,7 +95,7 @@ def _read(path):
 
 
 def _refuse_file_of_plain_torch(path, content):
-    """Say what a file holds that `torch.save` wrote; one of ours, cut short by a few bytes, passes."""
+    """Say what a file of plain `torch.save` holds; one of ours, cut short by a bit, passes."""
     try:
         state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     except (RuntimeError, EOFError, pickle.UnpicklingError):
@@ -106,8 +106,8 @@ def _refuse_file_of_plain_torch(path, content):
         held = f"a {type(state).__name__}"
         if isinstance(state, dict):
             held += f" of {', '.join(map(str, [*state][:3]))}{', ...' * (len(state) > 3)}"
-    raise CheckpointError(f"{path.name} is not one of ours: plain torch.save wrote it, and it holds "
-                          f"{held}. {START_OVER}")
+    raise CheckpointError(f"{path.name} is not one of ours: plain torch.save wrote it, "
+                          f"and it holds {held}. {START_OVER}")
 
 
 def _checksum(content):
@@ -183,7 +183,7 @@ def random_states(device, loader):
 
 
 def set_random_states(states, device, loader):
-    """Set the random numbers to `random_states`; that of a device that is not here is passed over."""
+    """Set the random numbers to `random_states`; those of a device that is not here are left."""
     version, numbers, gauss = states["python"]
     random.setstate((version, tuple(numbers), gauss))
     torch.set_rng_state(states["cpu"])

@@ -1,4 +1,4 @@
-"""What makes one run another: its networks, its optimizers in force, its data, and what its losses give.
+"""What makes one run another: networks, optimizers in force, data, and what the losses give.
 
 An identity is {field: plain value}; a value of None means that it could not be known.
 """
@@ -12,15 +12,16 @@ from operator import length_hint
 import torch
 from torch import nn
 
+from cscm77.checks import unwrapped
 from cscm77.training.checkpoints import (
     START_OVER,
     CheckpointError,
     random_states,
     set_random_states,
 )
-from cscm77.utils import device_of, seeded, unwrapped
+from cscm77.utils import device_of, seeded
 
-HOW_NOT_WHAT = ("params", "fused", "foreach", "capturable", "differentiable", "decoupled_weight_decay")
+HOW_NOT_WHAT = ("params", "fused", "foreach", "capturable", "differentiable")
 SAMPLED = 24  # items of a data set that stand for all
 CPU = torch.device("cpu")
 
@@ -79,7 +80,9 @@ def of_gan(networks, solvers, losses, batch_size, noise_size, scored, loader):
     """The identity of a GAN's training; losses by what they give for made-up scores.
 
     Args:
-        networks, solvers, losses: pairs, of D and of G.
+        networks: D and G.
+        solvers: their optimizers.
+        losses: of D and of G.
         batch_size: N.
         noise_size: Z.
         scored: whether G is scored after each epoch.
@@ -96,7 +99,7 @@ def of_gan(networks, solvers, losses, batch_size, noise_size, scored, loader):
 
 
 def of_optimizer(name, optimizer):
-    """An optimizer's class and the numbers in force in each of its groups, not those it was made with.
+    """An optimizer's class and the numbers in force in its groups, not those it was made with.
 
     Args:
         name: that the fields begin with.
@@ -122,7 +125,7 @@ def _plain(value):
 
 
 def of_data(loader):
-    """What makes one run's data another's: name, number, batches, order, and a digest of some items.
+    """What makes one run's data another's: name, number, batches, order, a digest of some items.
 
     Args:
         loader: a `DataLoader`, or any iterable of batches.
@@ -175,7 +178,7 @@ def _digest(value):
 
 
 def _feed(sha, value):
-    """Feed what has a value of its own; anything else, whose text may hold an address, is an error."""
+    """Feed what has a value of its own; the text of anything else may hold an address."""
     if isinstance(value, torch.Tensor):
         sha.update(f"{value.dtype} {tuple(value.shape)}".encode())
         sha.update(value.detach().cpu().contiguous().numpy())
@@ -193,7 +196,7 @@ def _feed(sha, value):
 
 
 def value_of(function, *arguments):
-    """What a loss gives for made-up arguments, as text of 5 digits; None where it cannot be asked so.
+    """What a loss gives for made-up arguments, in 5 digits; None where it cannot be asked so.
 
     The value, and not the code, is compared: an edited comment changes nothing, an edited formula
     does. A loss that is an object is asked as a copy, so that it counts no call.

@@ -1,4 +1,4 @@
-"""What a training leaves to look back on: losses, probabilities, scores, averages, a strip of samples.
+"""What a training leaves to look back on: losses, probabilities, scores, averages, samples.
 
 Each of the two trainings has a journal of its own. Axes: N images, Z noise dimensions.
 """
@@ -18,7 +18,7 @@ SHOWN_SAMPLES = 16  # of the last step, for the picture
 
 
 class LossLog:
-    """The losses of the steps so far, left on the device until they are read: reading waits for it."""
+    """The losses of all steps, left on the device until they are read: reading waits for it."""
 
     def __init__(self):
         self._steps, self._waiting, self._rows = [], [], []

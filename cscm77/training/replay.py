@@ -23,8 +23,7 @@ class Replayed:
 
     Args:
         step: function of tensors that gives tensors; they are good until the next step.
-        optimizers: those that it moves.
-        device: of the networks.
+        optimizer: that it calls.
     """
 
     def __init__(self, step, optimizer):
@@ -36,9 +35,9 @@ class Replayed:
         self.steps, self.graph, self.inputs, self.outputs, self.settings = 0, None, None, None, None
 
     def _settings(self):
-        """Give the optimizers' numbers, which a recording holds as they were."""
+        """The optimizer's numbers, which a recording holds as they were."""
         return [[value for value in group.values() if isinstance(value, (int, float, tuple))]
-                for optimizer in self.optimizers for group in optimizer.param_groups]
+                for group in self.optimizer.param_groups]
 
     def __call__(self, *inputs):
         """Take the step."""
@@ -75,7 +74,8 @@ class Replayed:
         self.graph, self.inputs, self.settings = None, [x.clone() for x in inputs], self._settings()
         graph, stream, random_state = torch.cuda.CUDAGraph(), torch.cuda.current_stream(), torch.cuda.get_rng_state()
         try:
-            with _recordable(self.optimizers), torch.cuda.graph(graph, capture_error_mode="thread_local"):
+            with _recordable(self.optimizer), torch.cuda.graph(
+                    graph, capture_error_mode="thread_local"):
                 self.outputs = self.step(*self.inputs)
             self.graph = graph
         except RuntimeError as reason:
@@ -98,9 +98,9 @@ def _alike(some, others):
 
 
 @contextmanager
-def _recordable(optimizers):
+def _recordable(optimizer):
     """Tell Adam that it is being recorded; that of the fused kind does nothing else then."""
-    groups = [group for optimizer in optimizers for group in optimizer.param_groups]
+    groups = optimizer.param_groups
     for group in groups:
         group["capturable"] = True
     try:
