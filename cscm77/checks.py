@@ -99,12 +99,13 @@ def check_posterior(mu, logvar):
                          f"found {tuple(mu.shape)} and {tuple(logvar.shape)}")
 
 
-def check_reconstruction(x_hat, x, mu):
+def check_reconstruction(x_hat, x, mu, logvar):
     """Refuse shapes that do not match; where looking costs nothing, pixels outside [0, 1]."""
     if x_hat.shape != x.shape or x.ndim == 0 or len(x) == 0 or len(x) != len(mu):
         raise ValueError(
             "expected x_hat and x of one shape, with as many rows as mu and at least one; "
             f"found x_hat {tuple(x_hat.shape)}, x {tuple(x.shape)}, mu {tuple(mu.shape)}")
+    check_posterior(mu, logvar)
     if x.device.type == "cpu":
         check_range("x", x)
         low, high = _bounds(x_hat)
