@@ -162,7 +162,9 @@ def ls_discriminator_loss(scores_real, scores_fake):
         A scalar tensor: half the mean square over real images plus half over generated ones.
     """
     check_scores(scores_real=scores_real, scores_fake=scores_fake)
-    return 0.5 * (scores_real - 1).square().mean() + 0.5 * scores_fake.square().mean()
+    real = F.mse_loss(scores_real, torch.ones_like(scores_real))
+    fake = F.mse_loss(scores_fake, torch.zeros_like(scores_fake))
+    return 0.5 * real + 0.5 * fake
 
 
 def ls_generator_loss(scores_fake):
@@ -175,7 +177,7 @@ def ls_generator_loss(scores_fake):
         A scalar tensor: half the mean square over the batch.
     """
     check_scores(scores_fake=scores_fake)
-    return 0.5 * (scores_fake - 1).square().mean()
+    return 0.5 * F.mse_loss(scores_fake, torch.ones_like(scores_fake))
 
 
 def get_optimizer(model):

@@ -80,7 +80,7 @@ def check_labels(labels, class_size):
         raise ValueError("labels: expected integers of shape (N,), N >= 1, "
                          f"found {labels.dtype} {tuple(labels.shape)}")
     if labels.device.type == "cpu":
-        low, high = _bounds(labels)  # numbers of Python: a byte holds no 300
+        low, high = _bounds(labels.long())
         if low < 0 or high >= class_size:
             raise ValueError(f"labels: expected 0 to {class_size - 1}, found {low} to {high}")
 
