@@ -171,18 +171,21 @@ def check_cond(model, cond):
 
 def check_solver(name, solver, network):
     """Refuse an optimizer that misses what a network has to train, or moves other tensors too."""
+    expected = f"{name}: expected an optimizer of {name[0]}'s parameters, found"
+    if not hasattr(solver, "param_groups"):
+        raise ValueError(f"{expected} {_in_words(solver)}")
     steered = {id(p) for group in solver.param_groups for p in group["params"]}
-    own = dict(network.named_parameters())
-    missing = [key for key, p in own.items() if p.requires_grad and id(p) not in steered]
-    expected = f"{name}: expected an optimizer of {name[0]}'s parameters, found one"
-    if not steered & {id(p) for p in own.values()}:
-        raise ValueError(f"{expected} of other tensors")
-    if missing:
-        raise ValueError(f"{expected} that misses {len(missing)} of {len(own)} "
-                         f"({missing[0]} first): they would never learn")
+    own = {key: p for key, p in network.named_parameters() if p.requires_grad or id(p) in steered}
+    missing = [key for key, p in own.items() if id(p) not in steered]
     others = len(steered - {id(p) for p in own.values()})
+    if own and len(missing) == len(own):
+        raise ValueError(f"{expected} one of other tensors")
+    if missing:
+        raise ValueError(f"{expected} one that misses {len(missing)} of {len(own)} "
+                         f"({missing[0]} first): they would never learn")
     if others:
-        raise ValueError(f"{expected} of {others} other tensors beside: it would move them too")
+        raise ValueError(f"{expected} one of {others} other tensors beside: "
+                         "it would move them too")
 
 
 def check_scalar_loss(name, loss):
