@@ -151,11 +151,14 @@ def test_the_arithmetic_is_put_back_after_an_error_too():
 # ---------------------------------------------------------------- one-hot rows
 
 
+@pytest.mark.parametrize("classes", [102, 128, 256, 300])
 @pytest.mark.parametrize("dtype", [torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8])
-def test_one_hot_of_every_kind_of_integer_and_more_classes_than_it_counts(dtype):
+def test_one_hot_of_every_kind_of_integer_and_more_classes_than_it_counts(dtype, classes):
     labels = torch.tensor([0, 101, 26], dtype=dtype)
-    for rows in (one_hot(labels, 300), one_hot(labels.tolist(), 300), one_hot(labels.numpy(), 300)):
-        assert rows.dtype == torch.float32 and torch.equal(rows, torch.eye(300)[labels.long()])
+    expected = torch.eye(classes)[labels.long()]
+    for given in (labels, labels.tolist(), labels.numpy()):
+        rows = one_hot(given, classes)
+        assert rows.dtype == torch.float32 and torch.equal(rows, expected)
 
 
 def test_one_hot_takes_the_type_of_another_tensor():
