@@ -1,8 +1,9 @@
-"""cscm77/studies/choices.py, trials.py: the trials against oracles, what an interruption leaves, what is refused, the tables."""
+"""cscm77/studies/choices.py: the trials against oracles, what a study keeps of them, the tables."""
+
+# ruff: noqa: D103
 
 import inspect
 import json
-import os
 import random
 import re
 from functools import partial
@@ -16,93 +17,49 @@ import vae
 from cscm77.data.loaders import mnist_loaders
 from cscm77.measure.judge import Judge
 from cscm77.measure.latents import IN_USE, kl_of_latents
-from cscm77.studies import choices as study
-from cscm77.studies import choices as trials
-from cscm77.studies import results_file
-from cscm77.studies.choices import TRIALS, Trial, build, key_of, main, read_study, study_table, train_trial
+from cscm77.studies import choices
+from cscm77.studies.choices import (
+    TRIALS,
+    Trial,
+    build,
+    main,
+    read_study,
+    study_curves,
+    study_table,
+    train_trial,
+    training_name,
+)
 from cscm77_helper import evaluate_vae, train_vae
 
 TOP = Path(__file__).resolve().parents[2]
-FEW = (  # quick ones, in two tables that share their first row
-    Trial("hidden size", "8", hidden_dim=8),
-    Trial("hidden size", "12", hidden_dim=12),
-    Trial("precision", "medium, seed 0", hidden_dim=8),
-    Trial("precision", "highest, seed 0", hidden_dim=8, precision="highest"),
-    Trial("label gain", "2", model="CVAE", hidden_dim=8, label_gains=(2, 2)),
-)
+SMALL = Trial("hidden size", "8", hidden_dim=8)
 GAINS = (vae.ENCODER_LABEL_GAIN, vae.DECODER_LABEL_GAIN)
-DISTINCT = [key_of(trial) for trial in (*FEW[:2], *FEW[3:])]
 
 
-@pytest.fixture(autouse=True)
-def images(monkeypatch):
-    """The first 256 images of each split: two steps an epoch. Set here, so that what main sets is put back too."""
-    monkeypatch.setenv("CSCM77_IMAGES", "256")
-
-
-@pytest.fixture(autouse=True)
-def untrained_judge(monkeypatch):
-    """A judge that was never taught: how well it reads is the affair of tests/test_judge.py."""
+@pytest.fixture
+def judge(monkeypatch):
+    """A judge that was never taught: how well it reads is the affair of tests/measure."""
     judge = Judge()
-    judge.accuracy = 0.5
-    monkeypatch.setattr(study, "judge_of", lambda *_: judge)
+    judge.accuracy = 0.75
+    monkeypatch.setattr(choices, "judge_of", lambda *_: judge)
+    return judge
 
 
 @pytest.fixture
-def loaders(tiny_mnist):
+def loaders(tiny_mnist, monkeypatch):
+    """The first 256 images of each split: two steps an epoch."""
+    monkeypatch.setenv("CSCM77_IMAGES", "256")
     return mnist_loaders(root=tiny_mnist, source="mnist", device="cpu")
-
-
-@pytest.fixture
-def few(monkeypatch, tiny_mnist, tmp_path):
-    """The command with few trials of one epoch on tiny data: give it options, get its status."""
-    monkeypatch.setattr(study, "TRIALS", FEW)
-    output = ["--mnist", str(tiny_mnist), "--images", "256", "--output", str(tmp_path / "few.json")]
-    return lambda *options: main([*output, "--epochs", "1", *options])
-
-
-@pytest.fixture
-def trained(monkeypatch):
-    """The keys of the trials that are trained from here on."""
-    keys = []
-
-    def train_and_note(trial, *arguments, **options):
-        keys.append(key_of(trial))
-        return train_trial(trial, *arguments, **options)
-
-    monkeypatch.setattr(study, "train_trial", train_and_note)
-    return keys
-
-
-def stop_at(call, monkeypatch, error=KeyboardInterrupt):
-    """Let the training of an epoch fail at its call-th time; gives the way back."""
-    calls = []
-
-    def train_or_stop(*arguments, **options):
-        calls.append(1)
-        if len(calls) == call:
-            raise error
-        return train_vae(*arguments, **options)
-
-    monkeypatch.setattr(trials, "train_vae", train_or_stop)
-    return lambda: monkeypatch.setattr(trials, "train_vae", train_vae)
-
-
-def without_minutes(path):
-    return re.sub(r'"minutes": [0-9.]+', "", path.read_text())
 
 
 def linears(model):
     return [layer for layer in model.modules() if isinstance(layer, nn.Linear)]
 
 
-def weights(trial):
-    return build(trial).state_dict()
-
-
 def changed_from_ours(init):
-    first, second = weights(Trial("", "", hidden_dim=32)), weights(Trial("", "", hidden_dim=32, init=init))
-    return {name for name in first if not torch.equal(first[name], second[name])}
+    ours, other = (build(Trial("", "", hidden_dim=32, init=init)).state_dict()
+                   for init in ("ours", init))
+    return {name for name in ours if not torch.equal(ours[name], other[name])}
 
 
 # ---------------------------------------------------------------- the trials
@@ -111,7 +68,7 @@ def changed_from_ours(init):
 def test_rows_called_ours_are_what_the_course_files_do():
     rows = [trial for trial in TRIALS if "(ours)" in trial.name]
     assert [trial.group for trial in rows] == ["initialisation", "hidden size", "label gain"]
-    assert key_of(rows[0]) == key_of(rows[1]) == "VAE"
+    assert training_name(rows[0]) == training_name(rows[1]) == "VAE"
     assert rows[2].label_gains == GAINS and rows[2].name.startswith("{}, {} ".format(*GAINS))
     assert {t.hidden_dim for t in rows} == {inspect.signature(vae.VAE).parameters["hidden_dim"].default}
     assert inspect.signature(vae.VAE).parameters["latent_size"].default == 15
@@ -126,10 +83,10 @@ def test_rows_have_names_of_their_own_and_known_settings():
 
 
 def test_a_key_names_what_differs_and_nothing_of_the_table():
-    assert key_of(Trial("a", "b")) == key_of(Trial("c", "d")) == "VAE"
-    assert key_of(Trial("a", "b", "CVAE", 8, label_gains=(3, 1), seed=2)) == (
+    assert training_name(Trial("a", "b")) == training_name(Trial("c", "d")) == "VAE"
+    assert training_name(Trial("a", "b", "CVAE", 8, label_gains=(3, 1), seed=2)) == (
         "CVAE hidden_dim=8 label_gains=(3, 1) seed=2")
-    assert len({key_of(trial) for trial in TRIALS}) == len({trial[2:] for trial in TRIALS}) == 29
+    assert len({training_name(trial) for trial in TRIALS}) == len({trial[2:] for trial in TRIALS}) == 29
 
 
 def test_ours_is_the_model_that_the_notebook_builds():
@@ -253,7 +210,7 @@ def test_a_trial_is_the_notebooks_loop_bit_for_bit(trial, loaders):
 
 
 def test_only_where_asked_are_test_images_looked_at(loaders):
-    assert train_trial(FEW[0], loaders._replace(test=None), 1).keys() == trials.MEASURES
+    assert train_trial(SMALL, loaders._replace(test=None), 1).keys() == choices.STUDY.measures
 
 
 def test_latents_in_use_equals_torchs_kl(loaders):
@@ -285,13 +242,13 @@ def test_a_judge_says_how_often_a_cvae_draws_what_it_is_asked_for(loaders):
     row = train_trial(trial, loaders, 1, judge=lambda: judge)
     assert 0 <= row["accuracy"] < 0.3 and row["judge's accuracy"] == 0.75
     never = partial(pytest.fail, "a VAE needs no judge")
-    assert "accuracy" not in train_trial(FEW[0], loaders, 1, judge=never)
+    assert "accuracy" not in train_trial(SMALL, loaders, 1, judge=never)
 
 
 def test_a_trial_prints_nothing_and_leaves_the_state_of_the_process(loaders, capsys):
     random.seed(1)
     before = torch.get_rng_state(), random.getstate(), torch.get_float32_matmul_precision()
-    train_trial(FEW[0], loaders, 1)
+    train_trial(SMALL, loaders, 1)
     assert torch.equal(torch.get_rng_state(), before[0])
     assert (random.getstate(), torch.get_float32_matmul_precision()) == before[1:]
     assert "Train Epoch" not in capsys.readouterr().out
@@ -301,185 +258,55 @@ def test_the_precision_is_set_and_put_back_after_an_error_too(loaders, monkeypat
     def fail(*_, **__):
         raise RuntimeError(f"at {torch.get_float32_matmul_precision()}")
 
-    monkeypatch.setattr(trials, "train_vae", fail)
+    monkeypatch.setattr(choices, "train_vae", fail)
     before = torch.get_rng_state(), random.getstate()
     with pytest.raises(RuntimeError, match="at medium"):
-        train_trial(FEW[0], loaders, 1)
+        train_trial(SMALL, loaders, 1)
     assert torch.get_float32_matmul_precision() == "highest"
     assert torch.equal(torch.get_rng_state(), before[0]) and random.getstate() == before[1]
 
 
-# ---------------------------------------------------------------- the command and its file
+# ---------------------------------------------------------------- the command
 
 
-def test_the_command_trains_each_distinct_trial_once_and_prints_every_table(few, trained, tmp_path, capsys):
-    assert few() == 0
-    assert trained == DISTINCT
-    made = read_study(tmp_path / "few.json")
-    assert list(made["results"]) == DISTINCT
-    assert ["test" in row for row in made["results"].values()] == [True, False, True, False]
-    assert made["provenance"] == {
-        "data": "MNIST", "training images": 256, "validation images": 256, "test images": 256, "epochs": 1,
-        "batch": 128, "torch": torch.__version__, "processor": made["provenance"]["processor"], "threads": 1}
+def test_the_command_trains_each_distinct_trial_once_and_prints_every_table(
+        judge, tiny_mnist, tmp_path, monkeypatch, capsys):
+    few = (SMALL, SMALL._replace(name="12", hidden_dim=12),
+           SMALL._replace(group="precision", name="medium, seed 0"),
+           SMALL._replace(group="precision", name="highest, seed 0", precision="highest"),
+           Trial("label gain", "2", model="CVAE", hidden_dim=8, label_gains=(2, 2)))
+    monkeypatch.setattr(choices, "TRIALS", few)
+    monkeypatch.setenv("CSCM77_IMAGES", "256")  # set here, so that what main sets is put back too
+    path = tmp_path / "few.json"
+    failing = iter([None, FloatingPointError("epoch 0, step 7: the loss is nan"), None, None])
+
+    def train_or_fail(*arguments, **options):
+        error = next(failing)
+        if error:
+            raise error
+        return train_vae(*arguments, **options)
+
+    monkeypatch.setattr(choices, "train_vae", train_or_fail)
+    arguments = ["--mnist", str(tiny_mnist), "--images", "256", "--output", str(path)]
+    assert main([*arguments, "--epochs", "1"]) == 0
+    results = read_study(path)["results"]
+    assert list(results) == [training_name(trial) for trial in (*few[:2], *few[3:])]
+    assert ["test" in row for row in results.values()] == [True, False, True, False]
+    assert results["VAE hidden_dim=12"] == {"error": "epoch 0, step 7: the loss is nan"}
     printed = capsys.readouterr().out
-    assert re.search(r"^2/4 hidden size: 12: validation loss \d+\.\d\d, 0\.\d min$", printed, flags=re.MULTILINE)
+    assert re.search(r"^1/4 hidden size: 8: validation loss \d+\.\d\d, 0\.\d min$", printed, re.M)
+    assert "2/4 hidden size: 12: epoch 0, step 7: the loss is nan\n" in printed
     for group in ("hidden size", "precision", "label gain"):
-        assert study_table(group, tmp_path / "few.json") in printed
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["few.json", "tiny"]
+        assert study_table(group, path) in printed
+    assert study_table("label gain", path).endswith("75.00% of the test images right")
+    assert main([*arguments, "--epochs", "1"]) == 0  # trains none: there is nothing left of `failing`
 
 
-@pytest.mark.parametrize("call", [1, 2, 4])
-def test_ctrl_c_keeps_what_is_finished_and_the_next_start_trains_the_rest(call, few, trained, tmp_path, monkeypatch,
-                                                                         capsys):
-    path = tmp_path / "few.json"
-    assert few() == 0
-    expected = without_minutes(path)
-    path.unlink()
-    trained.clear()
-
-    let_go = stop_at(call, monkeypatch)
-    assert few() == 130
-    assert capsys.readouterr().err.strip() == (
-        f"Stopped; what is finished is kept in {path}, and the same command goes on from there.")
-    assert list(read_study(path)["results"]) == DISTINCT[:call - 1]
-    assert torch.get_float32_matmul_precision() == "highest"
-    let_go()
-    trained.clear()
-    assert few() == 0
-    assert trained == DISTINCT[call - 1:]
-    assert without_minutes(path) == expected
-    trained.clear()
-    assert few() == 0
-    assert trained == []
-
-
-def test_a_row_taken_out_is_trained_again_in_its_place_and_rows_of_other_trials_stay(few, trained, tmp_path):
-    path = tmp_path / "few.json"
-    assert few() == 0
-    made = read_study(path)
-    row = made["results"].pop(DISTINCT[1])
-    made["results"] = {"VAE of old": row, **made["results"]}
-    path.write_text(json.dumps(made))
-    trained.clear()
-    assert few() == 0
-    assert trained == DISTINCT[1:2]
-    assert list(read_study(path)["results"]) == [*DISTINCT, "VAE of old"]
-
-
-def test_a_loss_that_is_not_finite_is_a_row_and_the_study_goes_on(few, tmp_path, monkeypatch, capsys):
-    stop_at(2, monkeypatch, FloatingPointError("epoch 0, step 7: the loss is nan"))
-    assert few() == 0
-    results = read_study(tmp_path / "few.json")["results"]
-    assert list(results) == DISTINCT
-    assert results[DISTINCT[1]] == {"error": "epoch 0, step 7: the loss is nan"}
-    table = study_table("hidden size", tmp_path / "few.json").splitlines()
-    assert table[-1] == "12: epoch 0, step 7: the loss is nan"
-    assert table[3].split() == ["12", *"-----"]
-    assert "2/4 hidden size: 12: epoch 0, step 7: the loss is nan\n" in capsys.readouterr().out
-
-
-@pytest.mark.parametrize("field, value", [
-    ("data", "stand-in digits"), ("training images", 55000), ("validation images", 5000), ("test images", 10000),
-    ("epochs", 10), ("batch", 64), ("torch", "1.0"), ("processor", "abacus"), ("threads", 64)])
-def test_results_of_other_conditions_are_not_added_to(field, value, few, trained, tmp_path, capsys):
-    path = tmp_path / "few.json"
-    assert few() == 0
-    made = read_study(path)
-    found, made["provenance"][field] = made["provenance"][field], value
-    path.write_text(json.dumps(made))
-    before = path.read_bytes()
-    trained.clear()
-    assert few() == 1
-    message = capsys.readouterr().err
-    assert f"({field}: expected {value!r} as there, found {found!r}); --fresh begins anew" in message
-    assert trained == [] and path.read_bytes() == before
-
-
-def test_a_file_without_results_binds_nobody(few, tmp_path, trained):
-    (tmp_path / "few.json").write_text(json.dumps(
-        {"provenance": {"data": "MNIST", "training images": 9, "epochs": 10}, "results": {}}))
-    assert few() == 0 and trained == DISTINCT
-
-
-def test_fresh_begins_anew_and_keeps_the_old_file(few, trained, tmp_path):
-    path = tmp_path / "few.json"
-    assert few("--fresh") == 0  # with nothing there yet
-    old = path.read_bytes()
-    assert few("--epochs", "2") == 1
-    trained.clear()
-    assert few("--epochs", "2", "--fresh") == 0
-    assert trained == DISTINCT
-    assert (tmp_path / "few.json.old").read_bytes() == old
-    assert read_study(path)["provenance"]["epochs"] == 2
-    assert all(len(row["val_losses"]) == 2 for row in read_study(path)["results"].values())
-
-
-@pytest.mark.parametrize("content", [
-    b"", b'{"provenance": {', b"\xff\xfe\x00", b"[]", b"null", b"3", b'{"results": {}}',
-    b'{"provenance": [], "results": {}}', b'{"provenance": {"data": "MNIST"}, "results": {}}',
-    b'{"provenance": {"data": "MNIST", "training images": 5, "epochs": 1}, "results": []}',
-    b'{"provenance": {"data": "MNIST", "training images": 5, "epochs": 1}, "results": {"VAE": ["error"]}}',
-    b'{"provenance": {"data": "MNIST", "training images": 5, "epochs": 1}, "results": {"VAE": {"minutes": 1}}}'])
-def test_a_damaged_file_is_named_and_left_alone(content, few, trained, tmp_path, capsys):
-    path = tmp_path / "few.json"
-    path.write_bytes(content)
-    assert few() == 1
-    message = capsys.readouterr().err
-    assert message.startswith(f"{path}: expected results of python -m cscm77.studies.choices, found another or a damaged file (")
-    assert "--fresh" in message and "Traceback" not in message
-    assert path.read_bytes() == content and trained == []
-    assert few("--fresh") == 0
-
-
-def test_a_place_that_cannot_be_written_is_named_before_anything_is_trained(few, trained, tmp_path, capsys):
-    missing = tmp_path / "missing" / "few.json"
-    assert few("--output", str(missing)) == 1
-    assert capsys.readouterr().err.startswith(f"{missing}: cannot be written (No such file")
-    assert few("--output", str(tmp_path)) == 1
-    assert "Is a directory" in capsys.readouterr().err
-    assert trained == [] and [path.name for path in tmp_path.iterdir()] == ["tiny"]
-
-
-def test_a_disk_that_fills_up_leaves_the_file_as_it_was(few, tmp_path, monkeypatch, capsys):
-    path, replace, calls = tmp_path / "few.json", os.replace, []
-
-    def full_at_the_third(*names):
-        calls.append(1)
-        if len(calls) == 3:
-            raise OSError(28, "No space left on device")
-        replace(*names)
-
-    monkeypatch.setattr(os, "replace", full_at_the_third)
-    assert few() == 1
-    assert capsys.readouterr().err == f"{path}: cannot be written (No space left on device)\n"
-    assert list(read_study(path)["results"]) == DISTINCT[:1]
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["few.json", "tiny"]
-
-
-@pytest.mark.parametrize("options, message", [
-    (["--images", "127"], "--images: expected a whole number of at least 128, found 127"),
-    (["--images", "many"], "argument --images: invalid int value: 'many'"),
-    (["--epochs", "0"], "--epochs: expected a whole number of at least 1, found 0"),
-    (["--fast"], "unrecognized arguments: --fast"),
-])
-def test_a_bad_command_line_is_named(options, message, capsys):
-    with pytest.raises(SystemExit) as stop:
-        main(options)
-    assert stop.value.code == 2 and message in capsys.readouterr().err
-
-
-def test_options_left_out_mean_the_committed_study():
-    options = results_file.parse(study.FILE, "", [], study.RESULTS, study.EPOCHS, study.BATCH_SIZE)
-    assert (options.output, options.epochs, options.images) == (TOP / "cscm77" / "study.json", 10, None)
-
-
-def test_mnist_that_is_missing_and_a_bad_setting_are_named_without_a_traceback(few, monkeypatch, tmp_path, capsys):
-    monkeypatch.setattr("cscm77.data.mnist.mirrors", list)
-    assert few("--mnist", str(tmp_path / "nowhere")) == 1
-    assert "train-images-idx3-ubyte" in capsys.readouterr().err
-    monkeypatch.setenv("CSCM77_SOURCE", "paper")
-    assert main(["--output", str(tmp_path / "few.json")]) == 1
-    assert capsys.readouterr().err == "CSCM77_SOURCE: expected one of auto, mnist, strokes, found 'paper'\n"
+def test_the_command_line_s_own_settings_are_those_of_the_committed_study():
+    study = choices.STUDY
+    assert (study.command, study.epochs, study.batch_size) == (
+        "python -m cscm77.studies.choices", 10, 128)
+    assert study.path == TOP / "cscm77" / "studies" / "study.json"
 
 
 # ---------------------------------------------------------------- tables
@@ -553,7 +380,7 @@ def test_a_table_of_nothing_says_what_to_do(tmp_path):
 # ---------------------------------------------------------------- the committed results
 
 
-needs_results = pytest.mark.skipif(not study.RESULTS.exists(), reason="no study of all of MNIST is committed yet")
+needs_results = pytest.mark.skipif(not choices.RESULTS.exists(), reason="no study of all of MNIST is committed yet")
 
 
 @needs_results
@@ -562,10 +389,10 @@ def test_the_committed_study_holds_every_trial_of_all_of_mnist():
     expected = {"data": "MNIST", "training images": 55000, "validation images": 5000, "test images": 10000,
                 "epochs": 10, "batch": 128}
     assert {field: made["provenance"][field] for field in expected} == expected
-    assert set(made["results"]) == {key_of(trial) for trial in TRIALS}
+    assert set(made["results"]) == {training_name(trial) for trial in TRIALS}
     assert all(len(row.get("val_losses", [])) == 10 for row in made["results"].values() if "error" not in row)
     for trial in TRIALS:
-        assert trial.group != trials.TESTED or "test" in made["results"][key_of(trial)], trial
+        assert trial.group != choices.TESTED or "test" in made["results"][training_name(trial)], trial
 
 
 @needs_results
