@@ -34,7 +34,7 @@ from cscm77.studies.results_file import (
     run_command,
     train_missing,
 )
-from cscm77.utils import matmul_precision, seeded
+from cscm77.utils import arithmetic, seeded
 from cscm77_helper import count_params, evaluate_vae, train_vae
 
 
@@ -190,7 +190,7 @@ def train_trial(trial, loaders, epochs, *, tested=False, judge=None):
         "error" where a loss was not a finite number.
     """
     device = loaders.train.dataset.pixels.device
-    with seeded(device), matmul_precision(trial.precision):
+    with seeded(device), arithmetic(trial.precision):
         model = build(trial).to(device)
         try:
             return _train_and_measure(model, trial, loaders, epochs, tested, judge)
