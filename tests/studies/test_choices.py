@@ -323,7 +323,8 @@ def test_the_table_of_precisions_sets_them_side_by_side(tmp_path):
 def test_a_precision_with_a_seed_missing_has_no_mean(tmp_path):
     path = write_study(tmp_path / "s.json", {
         "VAE": row(0.0, 102.5), "VAE seed=1": row(0.0, 103.0), "VAE seed=2": row(0.0),
-        "VAE precision=highest": row(0.0, 102.25), "VAE precision=highest seed=1": {"error": "nan"}})
+        "VAE precision=highest": row(0.0, 102.25),
+        "VAE precision=highest seed=1": {"error": "nan"}})
     assert study_table("precision", path).splitlines()[2:] == [
         "seed 0     102.50   102.25       +0.25",
         "seed 1     103.00        -           -",
