@@ -27,7 +27,6 @@ from torchvision.datasets import MNIST
 from torchvision.transforms import ToTensor
 
 import gan
-from cscm77.training.replay import Replayed
 from cscm77.utils import default_device, device_of
 from cscm77_helper import one_hot
 
@@ -202,14 +201,27 @@ def multiply_again(products):
         function(*operands, **options)
 
 
+def recorded(step):
+    """A step as one CUDA graph, as our loops replay theirs; on a CPU the step as it is."""
+    if default_device().type == "cpu":
+        return step
+    for _ in range(WARM_UP):
+        step()  # libraries set themselves up
+    torch.cuda.synchronize()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        step()
+    return graph.replay
+
+
 def time_products(products, repeats):
-    """The median seconds of a step's products alone; on a GPU they are recorded, as our steps are.
+    """The median seconds of a step's products alone.
 
     Args:
         products: of `RecordedBatches`.
         repeats: how often they are made and timed.
     """
-    again = Replayed(partial(multiply_again, products), [], default_device())
+    again = recorded(partial(multiply_again, products))
     moments = []
     for _ in range(WARM_UP + repeats):
         again()

@@ -4,6 +4,7 @@
 
 import itertools
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -62,7 +63,7 @@ def test_the_brief_draws_an_axis_for_each_digit():
 # ---------------------------------------------------------------- the floor: a step's own products
 
 
-def recorded(network, x):
+def products_of(network, x):
     with ProductRecorder() as recorder:
         network(x).sum().backward()
     return recorder.products
@@ -76,7 +77,7 @@ def test_recorded_products_are_those_that_one_writes_by_hand():
     N, D, H, C = 4, 5, 3, 2
     network = nn.Sequential(nn.Linear(D, H), nn.ReLU(), nn.Linear(H, C))
     x = torch.rand(N, D)
-    products = recorded(network, x)
+    products = products_of(network, x)
     assert names_and_shapes(products) == [
         ("addmm", [(H,), (N, D), (D, H)]),
         ("addmm", [(C,), (N, H), (H, C)]),
@@ -96,7 +97,7 @@ def test_recorded_convolutions_keep_their_memory_format():
     for memory_format in (torch.contiguous_format, torch.channels_last):
         network = nn.Sequential(nn.Conv2d(2, 3, 3), nn.ReLU(), nn.ConvTranspose2d(3, 2, 3))
         network.to(memory_format=memory_format)
-        products = recorded(network, torch.rand(4, 2, 6, 6))
+        products = products_of(network, torch.rand(4, 2, 6, 6))
         assert names_and_shapes(products) == [
             ("convolution", [(4, 2, 6, 6), (3, 2, 3, 3), (3,)]),
             ("convolution", [(4, 3, 4, 4), (3, 2, 3, 3), (2,)]),
@@ -142,6 +143,21 @@ def test_products_are_timed_after_a_warm_up(ticks, monkeypatch):
     monkeypatch.setattr(reference, "multiply_again", made.append)
     assert time_products("products", repeats=3) == 2**4  # the median of 2**3, 2**4 and 2**5
     assert made == ["products"] * (reference.WARM_UP + 3)
+
+
+def test_on_a_gpu_the_products_are_one_graph(monkeypatch):
+    done = []
+
+    class Graph:
+        def replay(self):
+            done.append("replayed")
+
+    monkeypatch.setattr(reference, "default_device", lambda: torch.device("cuda"))
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda: done.append("waited"))
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", Graph)
+    monkeypatch.setattr(torch.cuda, "graph", lambda graph: nullcontext())
+    reference.recorded(lambda: done.append("made"))()
+    assert done == ["made"] * reference.WARM_UP + ["waited", "made", "replayed"]
 
 
 # ---------------------------------------------------------------- the clock, and memory
