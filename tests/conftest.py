@@ -8,31 +8,29 @@ import pytest
 import torch
 from tiny import TINY_TEST, TINY_TRAIN, blobs, write_idx
 
-from cscm77.data import loaders as data
-from cscm77.data import mnist as download
-from cscm77.studies import benchmark
-from cscm77.studies import timing as clock
+from cscm77.data import loaders, mnist
+from cscm77.studies import benchmark, reference
 
 matplotlib.use("agg")
-torch.set_num_threads(1)  # the models here are tiny: threads would wait for each other, above all beside another job
+torch.set_num_threads(1)  # the models here are tiny: threads would wait for each other
 
 REAL_MNIST = os.environ.get("MNIST_DIR")
 
 
 @pytest.fixture
 def tiny_mnist(tmp_path, monkeypatch):
-    """A folder in torchvision's layout with 6,000 + 500 pictures, which the loaders of this process take for MNIST."""
+    """A folder in torchvision's layout of 6,000 + 500 pictures, MNIST for the loaders."""
     raw = tmp_path / "tiny" / "MNIST" / "raw"
     raw.mkdir(parents=True)
     arrays = (*blobs(TINY_TRAIN, seed=0), *blobs(TINY_TEST, seed=1))
     files = []
-    for want, values in zip(download.FILES, arrays, strict=True):
+    for want, values in zip(mnist.FILES, arrays, strict=True):
         write_idx(raw / want.name, values)
         data_bytes = (raw / want.name).read_bytes()
-        files.append(download.DataFile(want.name, len(data_bytes), download.md5_of(data_bytes)))
-    for module in (download, data):
+        files.append(mnist.DataFile(want.name, len(data_bytes), mnist.md5_of(data_bytes)))
+    for module in (mnist, loaders):
         monkeypatch.setattr(module, "FILES", tuple(files))
-    monkeypatch.setattr(data, "TRAINING_IMAGES", TINY_TRAIN)
+    monkeypatch.setattr(loaders, "TRAINING_IMAGES", TINY_TRAIN)
     return tmp_path / "tiny"
 
 
@@ -47,7 +45,7 @@ def clean_settings(monkeypatch):
 @pytest.fixture(autouse=True)
 def on_the_cpu(monkeypatch):
     """Tests run on the CPU, on a machine with a GPU too; those of the GPU ask for it by name."""
-    for module in (benchmark, clock, data):
+    for module in (benchmark, reference, loaders):
         monkeypatch.setattr(module, "default_device", lambda: torch.device("cpu"))
 
 

@@ -1,17 +1,17 @@
-"""What the coursework leaves free in the VAE, tried at the coursework's own budget: python -m cscm77.studies.choices.
+"""What the coursework leaves free in the VAE, tried at the coursework's own budget.
 
-Every row of `TRIALS` is one training: 10 epochs of MNIST in batches of 128 by Adam. What came of it
-is kept in study.json beside this file, after each training, so that a second start goes on where the first one stopped.
+The command is python -m cscm77.studies.choices. Every row of `TRIALS` is one training: 10 epochs of
+MNIST in batches of 128 by Adam. What came of it is kept in study.json beside this file, after each
+training, so that a second start goes on where the first one stopped.
 
 Every loss is in nats per image.
 """
 
 import io
 import math
-import random
 import sys
 import time
-from contextlib import contextmanager, redirect_stdout
+from contextlib import redirect_stdout
 from functools import cache, partial
 from pathlib import Path
 from statistics import mean
@@ -27,25 +27,22 @@ from cscm77.measure.samples import conditional_accuracy
 from cscm77.report.evidence import as_text
 from cscm77.studies.results_file import (
     CHECKPOINTS,
-    ResultsFile,
-    command,
-    headline,
+    Study,
+    made_from,
     provenance_of,
     read_results,
-    run_missing,
+    run_command,
+    train_missing,
 )
-from cscm77.utils import reset_seed
+from cscm77.utils import arithmetic, seeded
 from cscm77_helper import count_params, evaluate_vae, train_vae
-
-PIXELS = 784
-MEASURES = {"train_loss", "val_losses", "latents_in_use", "parameters", "minutes"}  # of every finished training
-RESULTS = Path(__file__).resolve().with_name("study.json")
-FILE = ResultsFile("python -m cscm77.studies.choices", 15, MEASURES)
-EPOCHS, BATCH_SIZE = 10, 128
 
 
 class Trial(NamedTuple):
-    """One row of a table, and the settings of its training; the defaults are those of vae.py and the notebook."""
+    """One row of a table, and the settings of its training.
+
+    The defaults are those of vae.py and of the notebook.
+    """
 
     group: str  # the table
     name: str  # the row
@@ -55,7 +52,7 @@ class Trial(NamedTuple):
     learning_rate: float = 1e-3
     init: str = "ours"  # or another that `initialise` knows
     label_gains: tuple | None = None  # of a CVAE's encoder and decoder
-    precision: str = "medium"  # of torch.set_float32_matmul_precision; "highest" is float32 throughout
+    precision: str = "medium"  # of matrix products; "highest" is float32 throughout
     seed: int = 0
 
 
@@ -85,19 +82,38 @@ TRIALS = (
     Trial("learning rate", "0.003", learning_rate=3e-3),
     *(Trial("precision", f"{precision}, seed {seed}", precision=precision, seed=seed)
       for precision in ("medium", "highest") for seed in (0, 1, 2)),
-    *(Trial("label gain", f"{encoder}, {decoder}{' (ours)' * ((encoder, decoder) == (16, 8))}", model="CVAE",
-            label_gains=(encoder, decoder))
-      for encoder, decoder in ((1, 1), (4, 4), (16, 4), (16, 8), (16, 16), (32, 16))),
+    Trial("label gain", "1, 1", model="CVAE", label_gains=(1, 1)),
+    Trial("label gain", "4, 4", model="CVAE", label_gains=(4, 4)),
+    Trial("label gain", "16, 4", model="CVAE", label_gains=(16, 4)),
+    Trial("label gain", "16, 8 (ours)", model="CVAE", label_gains=(16, 8)),
+    Trial("label gain", "16, 16", model="CVAE", label_gains=(16, 16)),
+    Trial("label gain", "32, 16", model="CVAE", label_gains=(32, 16)),
 )
-# Test images are for final numbers: a choice made on them would flatter itself. The tables that are there for choosing
-# hold validation losses; the precision is no choice to be made by loss, it is to be shown that it changes none.
+# Test images are for final numbers: a choice made on them would flatter itself. The tables that are
+# there for choosing hold validation losses; the precision is no choice to be made by loss, it is to
+# be shown that it changes none.
 TESTED = "precision"
+PIXELS = 784
+RESULTS = Path(__file__).resolve().with_name("study.json")
+STUDY = Study("python -m cscm77.studies.choices", minutes=15, path=RESULTS, epochs=10,
+              batch_size=128, measures={"train_loss", "val_losses", "latents_in_use",
+                                        "parameters", "minutes"})
 
 
-def key_of(trial):
-    """Name a training by its model and what differs from the defaults, so that a new setting leaves old keys valid."""
-    changed = {name: value for name, value in trial._asdict().items() if value != Trial._field_defaults.get(name)}
-    return " ".join([trial.model, *(f"{k}={v}" for k, v in changed.items() if k not in ("group", "name", "model"))])
+def groups():
+    """The names of the tables, in their order."""
+    return list(dict.fromkeys(trial.group for trial in TRIALS))
+
+
+def training_name(trial):
+    """Name a training by its model and by what differs from the defaults.
+
+    So a new setting leaves the names in old files valid.
+    """
+    defaults = Trial._field_defaults
+    changed = [f"{field}={value}" for field, value in trial._asdict().items()
+               if field not in ("group", "name", "model") and value != defaults[field]]
+    return " ".join([trial.model, *changed])
 
 
 # ---------------------------------------------------------------- the model of a trial
@@ -106,11 +122,12 @@ def key_of(trial):
 def build(trial):
     """Make a trial's model from its seed, on the CPU.
 
-    Whatever `initialise` draws, the global generator is left where vae.py leaves it: trials of one size then see the
-    same batches and the same noise, and "ours" is the notebook's own run.
+    Whatever `initialise` draws, the global generator is left where vae.py leaves it: trials of one
+    size then see the same batches and the same noise, and "ours" is the notebook's own run.
     """
-    reset_seed(trial.seed)
-    model = getattr(vae, trial.model)(PIXELS, hidden_dim=trial.hidden_dim, latent_size=trial.latent_size)
+    torch.manual_seed(trial.seed)
+    make = getattr(vae, trial.model)
+    model = make(PIXELS, hidden_dim=trial.hidden_dim, latent_size=trial.latent_size)
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         initialise(model, trial.init)
         if trial.label_gains is not None:
@@ -121,10 +138,10 @@ def build(trial):
 
 
 def initialise(model, init):
-    """Begin a VAE with other weights than vae.py's: "ours" changes nothing, the others what they are called after.
+    """Begin a VAE with other weights than vae.py's; "ours" changes nothing.
 
-    Glorot's and PyTorch's own are for every layer, the log-variance's too. The orthogonal one (Saxe et al., 2014) has
-    the gain sqrt(2) before a ReLU, and log-variances at zero as in ours.
+    Glorot's and PyTorch's own are for every layer, the log-variance's too. The orthogonal one (Saxe
+    et al., 2014) has the gain sqrt(2) before a ReLU, and log-variances at zero as in ours.
     """
     layers = [layer for layer in model.modules() if isinstance(layer, nn.Linear)]
     hidden, output = [*_before_relu(model.encoder), *_before_relu(model.decoder)], layers[-1]
@@ -145,34 +162,35 @@ def initialise(model, init):
     elif init == "narrow_posterior":
         nn.init.constant_(model.logvar_layer.bias, -2)
     elif init != "ours":
-        raise ValueError("init: expected ours, he_uniform, orthogonal, glorot, pytorch, zero_output or "
-                         f"narrow_posterior, found {init!r}")
+        raise ValueError("init: expected ours, he_uniform, orthogonal, glorot, pytorch, "
+                         f"zero_output or narrow_posterior, found {init!r}")
 
 
 def _before_relu(network):
-    return [layer for layer, after in zip(network, network[1:], strict=False) if isinstance(after, nn.ReLU)]
+    return [layer for layer, after in zip(network, network[1:], strict=False)
+            if isinstance(after, nn.ReLU)]
 
 
 # ---------------------------------------------------------------- training
 
 
 def train_trial(trial, loaders, epochs, *, tested=False, judge=None):
-    """Train one trial; the precision and the random numbers of the process are put back.
+    """Train one trial; the process's precision and random numbers are put back.
 
     Args:
         trial: the `Trial`.
         loaders: of `mnist_loaders`.
         epochs: at least 1.
         tested: whether the test loss is measured too.
-        judge: function that gives a `Judge`, called for a CVAE alone; of 10,000 digits that were asked for, it says how
-            many it recognises.
+        judge: function that returns a `Judge`, called for a CVAE alone; of 10,000 digits that were
+            asked for, it says how many it recognises.
 
     Returns:
-        A row of results: a dict of `MEASURES` (and "test", "accuracy"); only of "error" where a loss was not a finite
-        number.
+        A row of results: a dict of the study's measures (and "test", "accuracy"), or only an
+        "error" where a loss was not a finite number.
     """
     device = loaders.train.dataset.pixels.device
-    with _own_state(trial.precision, device):
+    with seeded(device), arithmetic(trial.precision):
         model = build(trial).to(device)
         try:
             return _train_and_measure(model, trial, loaders, epochs, tested, judge)
@@ -184,11 +202,12 @@ def _train_and_measure(model, trial, loaders, epochs, tested, judge):
     began, history, cond = time.perf_counter(), [], trial.model == "CVAE"
     for epoch in range(epochs):
         with redirect_stdout(io.StringIO()):  # a line a trial is enough
-            history.append(train_vae(epoch, model, loaders.train, cond=cond, val_loader=loaders.val,
-                                     learning_rate=trial.learning_rate))
-    in_use = int((kl_of_latents(model, loaders.val, cond) > IN_USE).sum())
-    row = {"train_loss": round(history[-1].loss, 6), "val_losses": [round(entry.val_loss, 3) for entry in history],
-           "latents_in_use": in_use, "parameters": count_params(model),
+            history.append(train_vae(epoch, model, loaders.train, cond=cond,
+                                     val_loader=loaders.val, learning_rate=trial.learning_rate))
+    row = {"train_loss": round(history[-1].loss, 6),
+           "val_losses": [round(epoch.val_loss, 3) for epoch in history],
+           "latents_in_use": int((kl_of_latents(model, loaders.val, cond) > IN_USE).sum()),
+           "parameters": count_params(model),
            "minutes": round((time.perf_counter() - began) / 60, 2)}
     if cond and judge is not None:
         judge = judge()
@@ -200,59 +219,41 @@ def _train_and_measure(model, trial, loaders, epochs, tested, judge):
     return row
 
 
-@contextmanager
-def _own_state(precision, device):
-    kept_precision, kept_state = torch.get_float32_matmul_precision(), random.getstate()
-    try:
-        with torch.random.fork_rng([device] if device.type == "cuda" else []):
-            torch.set_float32_matmul_precision(precision)
-            yield
-    finally:
-        torch.set_float32_matmul_precision(kept_precision)
-        random.setstate(kept_state)
+def run_study(path, loaders, epochs=STUDY.epochs, *, fresh=False, again=()):
+    """Train the trials that a file of results lacks.
 
-
-# ---------------------------------------------------------------- all of them
-
-
-def run_study(path, loaders, epochs=EPOCHS, *, fresh=False):
-    """Train the trials that a file of results lacks, and write the file after each.
-
-    Args:
-        path: of the file; made if it is missing.
-        loaders: of `mnist_loaders`.
-        epochs: of every trial.
-        fresh: whether to begin anew; the old file is kept under its name with ".old".
-
-    Raises:
-        ResultsError: the file is damaged, or made under other conditions, or cannot be written.
+    The arguments and errors are those of `results_file.train_missing`.
     """
-    runs, tested = {}, {key_of(trial) for trial in TRIALS if trial.group == TESTED}
+    trainings = {}
+    tested = {training_name(trial) for trial in TRIALS if trial.group == TESTED}
     judge = cache(lambda: judge_of(loaders, CHECKPOINTS))  # trained when the first CVAE asks for it
     for trial in TRIALS:
-        key = key_of(trial)  # the same settings in two tables are one training
-        runs.setdefault(key, (f"{trial.group}: {trial.name}",
-                              partial(train_trial, trial, loaders, epochs, tested=key in tested, judge=judge)))
-    run_missing(FILE, path, provenance_of(loaders, epochs, BATCH_SIZE), runs, _outcome, fresh=fresh)
+        name = training_name(trial)  # the same settings in two tables are one training
+        train = partial(train_trial, trial, loaders, epochs, tested=name in tested, judge=judge)
+        trainings.setdefault(name, (f"{trial.group}: {trial.name}", train))
+    provenance = provenance_of(loaders, epochs, STUDY.batch_size)
+    train_missing(STUDY, path, provenance, trainings, _summary, fresh=fresh, again=again)
 
 
-def _outcome(row):
-    return _note(row) or f"validation loss {row['val_losses'][-1]:.2f}, {row['minutes']:.1f} min"
+def _summary(row):
+    return (_why_without_numbers(row)
+            or f"validation loss {row['val_losses'][-1]:.2f}, {row['minutes']:.1f} min")
 
 
 def read_study(path=RESULTS):
     """Read the results; errors are those of `results_file.read_results`."""
-    return read_results(FILE, path)
+    return read_results(STUDY, path)
 
 
 # ---------------------------------------------------------------- tables
 
 
 def study_table(group, path=RESULTS):
-    """Give one group of trials as a table of text; its first line says what it was made from.
+    """Set one group of trials in a table of text; its first line says what it was made from.
 
     Args:
-        group: "initialisation", "hidden size", "latent size", "learning rate", "precision" or "label gain".
+        group: "initialisation", "hidden size", "latent size", "learning rate", "precision" or
+            "label gain".
         path: of the file of results.
 
     Raises:
@@ -260,67 +261,82 @@ def study_table(group, path=RESULTS):
         FileNotFoundError, ResultsError: as `read_study` says.
     """
     study = read_study(path)
-    rows = [(trial, study["results"].get(key_of(trial))) for trial in TRIALS if trial.group == group]
-    if not rows:
-        raise ValueError(f"group: expected one of {', '.join(_groups())}, found {group!r}")
-    split, lines = ("test", _test_lines(rows)) if group == TESTED else ("validation", _validation_lines(rows))
-    (_, *titles), *lines = lines
-    notes = [f"{trial.name}: {_note(row)}" for trial, row in rows if _note(row)]
-    notes += [f"digits as asked for: of 10,000, read by a judge that reads {accuracy:.2%} of the test images right"
-              for accuracy in sorted({row["judge's accuracy"] for _, row in rows if "judge's accuracy" in (row or {})})]
-    return "\n".join([f"{headline(study, [trial.seed for trial, _ in rows])}; {split} -ELBO in nats per image",
-                      as_text(group, titles, {name: cells for name, *cells in lines}), *notes])
+    trials = _trials_of(group)
+    rows = [(trial, study["results"].get(training_name(trial))) for trial in trials]
+    split, (titles, lines) = (("test", _test_table(rows)) if group == TESTED else
+                              ("validation", _validation_table(rows)))
+    made = made_from(study, [trial.seed for trial in trials])
+    return "\n".join([f"{made}; {split} -ELBO in nats per image", as_text(group, titles, lines),
+                      *_notes(rows)])
 
 
 def study_made_from(path=RESULTS):
-    """Say what the study was made from: data, number of training images, epochs."""
-    return headline(read_study(path), [0])
+    """What the study was made from: data, number of training images, epochs."""
+    return made_from(read_study(path), [0])
 
 
 def study_curves(group, path=RESULTS):
-    """Give the validation loss of one group of trials, epoch by epoch: {name: [nats per image]}.
+    """The validation losses of one group of trials, epoch by epoch: {name: [nats per image]}.
 
     Args:
         group: as for `study_table`.
         path: of the file of results.
     """
     results = read_study(path)["results"]
-    rows = {trial.name: results.get(key_of(trial), {}) for trial in TRIALS if trial.group == group}
+    rows = {trial.name: results.get(training_name(trial), {}) for trial in _trials_of(group)}
     return {name: row["val_losses"] for name, row in rows.items() if "val_losses" in row}
 
 
-def _groups():
-    return list(dict.fromkeys(trial.group for trial in TRIALS))
+def _trials_of(group):
+    trials = [trial for trial in TRIALS if trial.group == group]
+    if not trials:
+        raise ValueError(f"group: expected one of {', '.join(groups())}, found {group!r}")
+    return trials
 
 
-def _note(row):
-    """Say why a trial has no numbers; None where it has."""
+def _why_without_numbers(row):
+    """Why a trial has no numbers; None where it has."""
     return "not trained yet" if row is None else row.get("error")
 
 
-def _validation_lines(rows):
-    lines = [("", "validation", "training", "latents in use", "parameters", "minutes", "digits as asked for")]
-    for trial, row in rows:
-        lines.append((trial.name, *("-" * 6)) if _note(row) else (
-            trial.name, f"{row['val_losses'][-1]:.2f}", f"{row['train_loss']:.2f}", str(row["latents_in_use"]),
-            f"{row['parameters']:,}", f"{row['minutes']:.1f}", f"{row['accuracy']:.2%}" if "accuracy" in row else "-"))
+def _notes(rows):
+    """What is said below a table: why a row is empty, and how well the judge reads."""
+    reasons = [(trial.name, _why_without_numbers(row)) for trial, row in rows]
+    accuracies = {row["judge's accuracy"] for _, row in rows if "judge's accuracy" in (row or {})}
+    return [*(f"{name}: {reason}" for name, reason in reasons if reason),
+            *(f"digits as asked for: of 10,000, read by a judge that reads {accuracy:.2%} of the "
+              "test images right" for accuracy in sorted(accuracies))]
+
+
+def _validation_table(rows):
+    titles = ["validation", "training", "latents in use", "parameters", "minutes"]
     judged = any("accuracy" in (row or {}) for _, row in rows)
-    return lines if judged else [line[:-1] for line in lines]
+    titles += ["digits as asked for"] * judged
+    lines = {}
+    for trial, row in rows:
+        if _why_without_numbers(row):
+            lines[trial.name] = ["-"] * len(titles)
+            continue
+        accuracy = f"{row['accuracy']:.2%}" if "accuracy" in row else "-"
+        lines[trial.name] = [f"{row['val_losses'][-1]:.2f}", f"{row['train_loss']:.2f}",
+                             str(row["latents_in_use"]), f"{row['parameters']:,}",
+                             f"{row['minutes']:.1f}", *[accuracy] * judged]
+    return titles, lines
 
 
-def _test_lines(rows):
-    """Set the two precisions side by side: a line a seed, then the means; the difference is first minus second."""
+def _test_table(rows):
+    """Set two precisions side by side: a line a seed, then the means; first minus second."""
     columns = {}
     for trial, row in rows:
-        loss = math.nan if _note(row) else row.get("test", {}).get("loss", math.nan)
-        columns.setdefault(trial.precision, {})[f"seed {trial.seed}"] = loss
+        test = {} if _why_without_numbers(row) else row.get("test", {})
+        losses = columns.setdefault(trial.precision, {})
+        losses[f"seed {trial.seed}"] = test.get("loss", math.nan)
     for losses in columns.values():
         losses["mean"] = mean(losses.values())
     first, second = columns.values()
-    lines = [(name, first[name], second[name], first[name] - second[name]) for name in first]
-    return [("", *columns, "difference"),
-            *((name, *map(_two_places, losses), _two_places(difference, "+"))
-              for name, *losses, difference in lines)]
+    return [*columns, "difference"], {
+        name: (_two_places(first[name]), _two_places(second[name]),
+               _two_places(first[name] - second[name], "+")) for name in first}
 
 
 def _two_places(number, sign=""):
@@ -331,9 +347,9 @@ def _two_places(number, sign=""):
 
 
 def main(arguments=None):
-    """Run the command line; gives the exit status."""
-    return command(FILE, __doc__.split(":")[0] + ".", arguments, RESULTS, EPOCHS, BATCH_SIZE, run_study,
-                   lambda path: [study_table(group, path) for group in _groups()])
+    """Run the command line; returns the exit status."""
+    return run_command(STUDY, __doc__.partition("\n")[0], arguments, run_study,
+                       lambda path: [study_table(group, path) for group in groups()])
 
 
 if __name__ == "__main__":

@@ -1,9 +1,11 @@
-"""All five models by the same measures, over three seeds: python -m cscm77.studies.comparison.
+"""All five models by the same measures, over three seeds.
 
-Every training is that of the notebooks: 10 epochs of MNIST in batches of 128, 5 for the DC-GAN. What came of it is
-kept in comparison.json beside this file, after each training: a second start goes on where the first one stopped.
+The command is python -m cscm77.studies.comparison. Every training is that of the notebooks: 10
+epochs of MNIST in batches of 128, 5 for the DC-GAN. What came of it is kept in comparison.json
+beside this file, after each training: a second start goes on where the first one stopped.
 
-Every sample is compared with the test images, in the features of the judge; -ELBO is in nats per image.
+Every sample is compared with the test images, in the features of the judge; -ELBO is in nats per
+image.
 """
 
 import io
@@ -26,21 +28,20 @@ from cscm77.measure.samples import ask_for_digits, generate, measure_samples
 from cscm77.report.evidence import as_text
 from cscm77.studies.results_file import (
     CHECKPOINTS,
-    ResultsFile,
-    command,
-    headline,
+    Study,
+    made_from,
     provenance_of,
     read_results,
-    run_missing,
+    run_command,
+    train_missing,
 )
-from cscm77.studies.timing import arithmetic
-from cscm77.utils import keep_freed_memory, reset_seed, seeded
+from cscm77.utils import arithmetic, keep_freed_memory, reset_seed, seeded
 from cscm77_helper import count_params, evaluate_vae, initialize_weights, run_a_gan, train_vae
 from vae import CVAE, VAE
 
 RESULTS = Path(__file__).resolve().with_name("comparison.json")
-FILE = ResultsFile("python -m cscm77.studies.comparison", 25, {"quality", "minutes"})
-EPOCHS, BATCH_SIZE = 10, 128
+STUDY = Study("python -m cscm77.studies.comparison", minutes=25, measures={"quality", "minutes"},
+              path=RESULTS, epochs=10, batch_size=128)
 SEEDS = (0, 1, 2)
 SAMPLES = 10_000
 PIXELS, LATENTS = 784, 15
@@ -56,60 +57,59 @@ class GAN(NamedTuple):
     generator: callable
     d_loss: callable
     g_loss: callable
-    share_of_epochs: float = 1
-    first_weights: callable = nn.Identity()  # given to `apply`
+    fraction_of_epochs: float = 1
+    first_weights: callable = nn.Identity()  # handed to `apply`
 
 
 VAES = {"VAE": VAE, "CVAE": CVAE}
-GANS = {"FC-GAN": GAN(gan.discriminator, gan.generator, gan.discriminator_loss, gan.generator_loss),
-        "LS-GAN": GAN(gan.discriminator, gan.generator, gan.ls_discriminator_loss, gan.ls_generator_loss),
-        "DC-GAN": GAN(gan.build_dc_classifier, gan.build_dc_generator, gan.discriminator_loss, gan.generator_loss, 0.5,
-                      initialize_weights)}
+GANS = {"FC-GAN": GAN(gan.discriminator, gan.generator,
+                      gan.discriminator_loss, gan.generator_loss),
+        "LS-GAN": GAN(gan.discriminator, gan.generator,
+                      gan.ls_discriminator_loss, gan.ls_generator_loss),
+        "DC-GAN": GAN(gan.build_dc_classifier, gan.build_dc_generator,
+                      gan.discriminator_loss, gan.generator_loss, 0.5, initialize_weights)}
 COLUMNS = {"frechet": ("Frechet", ".2f"), "kernel": ("kernel", ".1f"), "score": ("score", ".2f"),
-           "uniformity": ("off uniform", ".3f"), "precision": ("precision", ".3f"), "recall": ("recall", ".3f"),
-           "density": ("density", ".2f"), "coverage": ("coverage", ".3f")}
+           "uniformity": ("off uniform", ".3f"), "precision": ("precision", ".3f"),
+           "recall": ("recall", ".3f"), "density": ("density", ".2f"),
+           "coverage": ("coverage", ".3f")}
 
 TITLES = [*(title for title, _ in COLUMNS.values()), "-ELBO", "as asked", "parameters", "minutes"]
 PANELS = slice(0, 6), slice(6, None)  # the columns that fit a page side by side
 
 
-def run_comparison(path, loaders, epochs=EPOCHS, *, fresh=False):
-    """Train the models that a file of results lacks, and write the file after each.
+def run_comparison(path, loaders, epochs=STUDY.epochs, *, fresh=False, again=()):
+    """Train the models that a file of results lacks; the DC-GAN has half the epochs.
 
-    Args:
-        path: of the file; made if it is missing.
-        loaders: of `mnist_loaders`.
-        epochs: of every model but the DC-GAN, which has half as many.
-        fresh: whether to begin anew; the old file is kept under its name with ".old".
-
-    Raises:
-        ResultsError: the file is damaged, or made under other conditions, or cannot be written.
+    The arguments and errors are those of `results_file.train_missing`.
     """
     judge = judge_of(loaders, CHECKPOINTS)
     real = judge.read(loaders.test.dataset.images)
 
     def measured(samples):
         reading = judge.read(samples)
-        quality = measure_samples(reading, real)
-        numbers = {name: round(value, 6) for name, value in quality._asdict().items() if name != "classes"}
-        return {**numbers, "classes": quality.classes}, reading.labels
+        quality = measure_samples(reading, real)._asdict()
+        classes = quality.pop("classes")
+        numbers = {name: round(value, 6) for name, value in quality.items()}
+        return {**numbers, "classes": classes}, reading.labels
 
-    runs = {REAL: (REAL, partial(_row_of_real_images, loaders, measured))}
+    trainings = {REAL: (REAL, partial(_row_of_real_images, loaders, measured))}
     for seed in SEEDS:
-        for name in (*VAES, *GANS):
-            row = _row_of_vae if name in VAES else _row_of_gan
-            runs[key_of(name, seed)] = (key_of(name, seed), partial(row, name, seed, loaders, epochs, measured))
-    provenance = {**provenance_of(loaders, epochs, BATCH_SIZE), "judge's accuracy": round(judge.accuracy, 4)}
-    run_missing(FILE, path, provenance, runs, _outcome, fresh=fresh)
+        for model in (*VAES, *GANS):
+            row_of, name = _row_of_vae if model in VAES else _row_of_gan, training_name(model, seed)
+            trainings[name] = name, partial(row_of, model, seed, loaders, epochs, measured)
+    provenance = {**provenance_of(loaders, epochs, STUDY.batch_size),
+                  "judge's accuracy": round(judge.accuracy, 4)}
+    train_missing(STUDY, path, provenance, trainings, _summary, fresh=fresh, again=again)
 
 
-def key_of(name, seed):
-    """Name a training."""
-    return f"{name}, seed {seed}"
+def training_name(model, seed):
+    """Name a training by its model and its seed."""
+    return f"{model}, seed {seed}"
 
 
-def _outcome(row):
-    return row.get("error") or f"Frechet distance {row['quality']['frechet']:.2f}, {row['minutes']:.1f} min"
+def _summary(row):
+    return row.get("error") or (f"Frechet distance {row['quality']['frechet']:.2f}, "
+                                f"{row['minutes']:.1f} min")
 
 
 def _row_of_real_images(loaders, measured):
@@ -137,26 +137,31 @@ def _row_of_vae(name, seed, loaders, epochs, measured):
     quality, labels = measured(samples)
     row = {"quality": quality, "minutes": minutes, "parameters": count_params(model),
            "-ELBO": round(evaluate_vae(model, loaders.test, cond).loss, 4)}
-    return {**row, "accuracy": round((labels == asked).double().mean().item(), 4)} if cond else row
+    if cond:
+        row["accuracy"] = round((labels == asked).double().mean().item(), 4)
+    return row
 
 
 def _row_of_gan(name, seed, loaders, epochs, measured):
     device, model = loaders.train.dataset.pixels.device, GANS[name]
     reset_seed(seed)
-    D, G = (make().to(device).apply(model.first_weights) for make in (model.discriminator, model.generator))
+    D, G = (make().to(device).apply(model.first_weights)
+            for make in (model.discriminator, model.generator))
     solvers = gan.get_optimizer(D), gan.get_optimizer(G)
+    num_epochs = max(1, int(epochs * model.fraction_of_epochs))
     began = time.perf_counter()
     try:
         with redirect_stdout(io.StringIO()), TemporaryDirectory() as folder:
-            history = run_a_gan(D, G, *solvers, model.d_loss, model.g_loss, Path(folder) / "gan.png", ENDLESS,
-                                BATCH_SIZE, num_epochs=max(1, int(epochs * model.share_of_epochs)),
-                                loader_train=loaders.train)
+            history = run_a_gan(D, G, *solvers, model.d_loss, model.g_loss,
+                                Path(folder) / "gan.png", ENDLESS, STUDY.batch_size,
+                                num_epochs=num_epochs, loader_train=loaders.train)
     except FloatingPointError as error:
         return {"error": str(error)}
     minutes = round((time.perf_counter() - began) / 60, 2)
     with seeded(device, seed):
         noise = gan.sample_noise(SAMPLES, gan.NOISE_DIM, device=device)
-    quality, averaged = (measured(generate(network, noise, low=-1))[0] for network in (G, history.G_average))
+    quality, averaged = (measured(generate(network, noise, low=-1))[0]
+                         for network in (G, history.G_average))
     return {"quality": quality, "averaged": averaged, "minutes": minutes,
             "parameters": count_params(D) + count_params(G)}
 
@@ -165,7 +170,7 @@ def _row_of_gan(name, seed, loaders, epochs, measured):
 
 
 def comparison_table(path=RESULTS):
-    """Give the comparison as a table of text: mean and standard deviation over the seeds.
+    """Set the comparison in a table of text: mean and standard deviation over the seeds.
 
     Args:
         path: of the file of results.
@@ -173,38 +178,47 @@ def comparison_table(path=RESULTS):
     Raises:
         FileNotFoundError, ResultsError: as `read_results` says.
     """
-    made = read_results(FILE, path)
-    results = made["results"]
-    rows, notes = {}, []
-    for name in (*VAES, *GANS):
-        trained = [results[key_of(name, seed)] for seed in SEEDS if key_of(name, seed) in results]
-        notes += [f"{name}: {row['error']}" for row in trained if "error" in row]
-        notes += [f"{key_of(name, seed)}: not trained yet" for seed in SEEDS if key_of(name, seed) not in results]
-        trained = [row for row in trained if "error" not in row]
-        for kind, ending in (("quality", ""), ("averaged", AVERAGED)):
-            if any(kind in row for row in trained):
-                rows[name + ending] = _cells(trained, kind)
-    if REAL in results:
-        rows[REAL] = _cells([results[REAL]], "quality")
+    made = read_results(STUDY, path)
+    lines, notes = _lines_and_notes(made["results"])
     accuracy = made["provenance"].get("judge's accuracy", 0)
     return "\n".join([
-        f"{headline(made, SEEDS)} (DC-GAN: half as many epochs); mean and sd over the seeds",
-        f"{SAMPLES:,} samples against the test images, in the features of a judge that reads {accuracy:.2%} of them",
-        *(as_text("", TITLES[part], {name: cells[part] for name, cells in rows.items()}) + "\n" for part in PANELS),
+        f"{made_from(made, SEEDS)} (DC-GAN: half as many epochs); mean and sd over the seeds",
+        f"{SAMPLES:,} samples against the test images, in the features of a judge that reads "
+        f"{accuracy:.2%} of them",
+        *(as_text("", TITLES[part], {name: line[part] for name, line in lines.items()}) + "\n"
+          for part in PANELS),
         *notes])
 
 
-def _cells(trained, kind):
-    """Give the cells of a row: what the runs of one model have in common."""
-    return [*(_spread([row[kind][name] for row in trained], form) for name, (_, form) in COLUMNS.items()),
-            _spread([row["-ELBO"] for row in trained if "-ELBO" in row], ".1f"),
-            _spread([row["accuracy"] for row in trained if "accuracy" in row], ".3f"),
-            f"{trained[0]['parameters']:,}" if "parameters" in trained[0] else "-",
-            f"{mean(row['minutes'] for row in trained):.1f}" if "parameters" in trained[0] else "-"]
+def _lines_and_notes(results):
+    """The lines of the table, {name: texts}, and what is said of trainings without numbers."""
+    lines, notes = {}, []
+    for model in (*VAES, *GANS):
+        rows = {name: results.get(name) for name in (training_name(model, s) for s in SEEDS)}
+        notes += [f"{model}: {row['error']}" for row in rows.values() if row and "error" in row]
+        notes += [f"{name}: not trained yet" for name, row in rows.items() if row is None]
+        rows = [row for row in rows.values() if row and "error" not in row]
+        for samples, ending in (("quality", ""), ("averaged", AVERAGED)):
+            if any(samples in row for row in rows):
+                lines[model + ending] = _line(rows, samples)
+    if REAL in results:
+        lines[REAL] = _line([results[REAL]], "quality")
+    return lines, notes
 
 
-def _spread(values, form):
-    """Give mean and standard deviation as text; of a single value, the value."""
+def _line(rows, samples):
+    """A line of the table: what the trainings of one model have in common."""
+    trained = "parameters" in rows[0]  # real images have none
+    return [*(_mean_and_sd([row[samples][name] for row in rows], form)
+              for name, (_, form) in COLUMNS.items()),
+            _mean_and_sd([row["-ELBO"] for row in rows if "-ELBO" in row], ".1f"),
+            _mean_and_sd([row["accuracy"] for row in rows if "accuracy" in row], ".3f"),
+            f"{rows[0]['parameters']:,}" if trained else "-",
+            f"{mean(row['minutes'] for row in rows):.1f}" if trained else "-"]
+
+
+def _mean_and_sd(values, form):
+    """Mean and standard deviation as text; of a single value, the value."""
     if not values:
         return "-"
     return f"{mean(values):{form}}" + (f" ± {stdev(values):{form}}" if len(values) > 1 else "")
@@ -214,12 +228,12 @@ def _spread(values, form):
 
 
 def main(arguments=None):
-    """Run the command line; gives the exit status."""
+    """Run the command line; returns the exit status."""
     plt.switch_backend("agg")  # no window waits to be closed
     with arithmetic("medium", flush=True):  # as in the notebooks
         keep_freed_memory()
-        return command(FILE, __doc__.split(":")[0] + ".", arguments, RESULTS, EPOCHS, BATCH_SIZE, run_comparison,
-                       lambda path: [comparison_table(path)])
+        return run_command(STUDY, __doc__.partition("\n")[0], arguments, run_comparison,
+                           lambda path: [comparison_table(path)])
 
 
 if __name__ == "__main__":

@@ -1,29 +1,47 @@
-"""The training loops and the picture as the coursework's brief and its public solutions write them.
+"""What this package's loops are timed against, and how time and memory are measured.
 
-`python -m cscm77.studies.benchmark` times the package's own against them. Axes: N images, D = 784 pixels.
+The reference: the training loops and the picture as the coursework's brief and its public solutions
+write them. The floor: the matrix products and convolutions of one of our steps, without the rest.
+
+Axes: N images, D = 784 pixels.
 """
 
 import math
+import sys
+import time
+from contextlib import suppress
+from functools import partial
+from itertools import chain, pairwise, repeat
+from pathlib import Path
+from statistics import median
+from typing import NamedTuple
 
 import matplotlib.pyplot as plt
 import torch
 from matplotlib.gridspec import GridSpec
 from torch.nn import functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_map_only
 from torch.utils.data import DataLoader
 from torchvision.datasets import MNIST
 from torchvision.transforms import ToTensor
 
 import gan
-from cscm77.utils import device_of
+from cscm77.utils import default_device, device_of
 from cscm77_helper import one_hot
 
 BATCH_SIZE, PIXELS = 128, 784
 WORKERS = 2  # processes that load images for the brief's loop
+WARM_UP = 3  # steps that are not timed
 SHOW_EVERY = 250  # steps, the brief's default
+PRODUCTS = {"mm", "addmm", "bmm", "baddbmm", "convolution", "convolution_backward"}  # of aten
+
+
+# ---------------------------------------------------------------- the brief's loops
 
 
 class PILDigits(MNIST):
-    """torchvision's MNIST of bytes that are at hand already; every image goes through PIL and `ToTensor`.
+    """torchvision's MNIST of bytes at hand; every image goes through PIL and `ToTensor`.
 
     Args:
         images: (N, 28, 28) uint8.
@@ -31,13 +49,14 @@ class PILDigits(MNIST):
     """
 
     def __init__(self, images, labels):
-        super(MNIST, self).__init__("", transform=ToTensor())  # MNIST's own __init__ would look for files
+        super(MNIST, self).__init__("", transform=ToTensor())  # MNIST's own would look for files
         self.train, self.data, self.targets = True, images, labels
 
 
 def reference_loader(images, labels):
-    """Give the brief's training loader of images (N, 28, 28) uint8 and labels (N,)."""
-    return DataLoader(PILDigits(images, labels), BATCH_SIZE, shuffle=True, drop_last=True, num_workers=WORKERS)
+    """Make the brief's training loader of images (N, 28, 28) uint8 and labels (N,)."""
+    return DataLoader(PILDigits(images, labels), BATCH_SIZE, shuffle=True, drop_last=True,
+                      num_workers=WORKERS)
 
 
 def train_as_in_the_brief(model, networks, batches):
@@ -45,7 +64,7 @@ def train_as_in_the_brief(model, networks, batches):
 
     Args:
         model: "vae", "cvae", "fc-gan" or "dc-gan".
-        networks: of `build`.
+        networks: [VAE], or [D, G].
         batches: of (images (N, 1, 28, 28) in [0, 1], labels (N,)).
     """
     if model in ("vae", "cvae"):
@@ -72,13 +91,14 @@ def _brief_vae_epoch(model, batches, cond):
 
 
 def _brief_gan_epoch(D, G, batches):
-    D_solver, G_solver = (torch.optim.Adam(net.parameters(), lr=1e-3, betas=(0.5, 0.999)) for net in (D, G))
+    D_solver, G_solver = (torch.optim.Adam(network.parameters(), lr=1e-3, betas=(0.5, 0.999))
+                          for network in (D, G))
     device = device_of(D)
     for step, (x, _) in enumerate(batches):
         x = x.to(device)
         D_solver.zero_grad()
         logits_real = D(2 * (x.view(-1, PIXELS) - 0.5))
-        fake = G(gan.sample_noise(len(x), gan.NOISE_DIM, device=device)).detach()  # G's graph is thrown away
+        fake = G(gan.sample_noise(len(x), gan.NOISE_DIM, device=device)).detach()  # for nothing
         d_loss = gan.discriminator_loss(logits_real, D(fake))
         d_loss.backward()
         D_solver.step()
@@ -110,3 +130,167 @@ def show_images_as_axes(images):
         ax.set_yticklabels([])
         ax.set_aspect("equal")
         plt.imshow(image.reshape(side, side))
+
+
+# ---------------------------------------------------------------- the floor: a step's own products
+
+
+class Product(NamedTuple):
+    """A call of torch that multiplies matrices or convolves, with the operands it was given."""
+
+    function: callable  # of torch.ops.aten
+    operands: tuple  # tensors, in whose strides transpositions and memory formats stay; numbers
+    options: dict
+
+    @property
+    def shapes(self):
+        """The shapes of the tensors among the operands."""
+        tensors = (operand for operand in self.operands if isinstance(operand, torch.Tensor))
+        return [tuple(tensor.shape) for tensor in tensors]
+
+
+class ProductRecorder(TorchDispatchMode):
+    """Keeps, in a `with` block, the products that are made there, backward passes included."""
+
+    def __init__(self):
+        super().__init__()
+        self.products = []
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        """Make any call of torch as it is; keep it if it is a product."""
+        kwargs = kwargs or {}
+        if function.overloadpacket.__name__ in PRODUCTS:
+            operands = tree_map_only(torch.Tensor, torch.Tensor.detach, args)
+            self.products.append(Product(function, operands, kwargs))
+        return function(*args, **kwargs)
+
+
+class RecordedBatches:
+    """A few batches of a loader; `products` are those of the step on one of them.
+
+    The step is no early one: the first draws samples too, and a loop may look one batch ahead.
+
+    Args:
+        loader: a `DataLoader`; begun again where it has too few batches.
+    """
+
+    def __init__(self, loader):
+        self.loader, self.dataset, self.recorder = loader, loader.dataset, ProductRecorder()
+
+    @property
+    def products(self):
+        """The `Product`s of one step, in their order."""
+        return self.recorder.products
+
+    def __len__(self):
+        return 4
+
+    def __iter__(self):
+        batches = chain.from_iterable(repeat(self.loader))
+        yield next(batches)
+        yield next(batches)
+        with self.recorder:
+            yield next(batches)
+        yield next(batches)
+
+
+@torch.no_grad()
+def multiply_again(products):
+    """Make the products of a step again, one after another; what comes out is thrown away."""
+    for function, operands, options in products:
+        function(*operands, **options)
+
+
+def recorded(step):
+    """A step as one CUDA graph, as our loops replay theirs; on a CPU the step as it is."""
+    if default_device().type == "cpu":
+        return step
+    for _ in range(WARM_UP):
+        step()  # libraries set themselves up
+    torch.cuda.synchronize()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        step()
+    return graph.replay
+
+
+def time_products(products, repeats):
+    """The median seconds of a step's products alone.
+
+    Args:
+        products: of `RecordedBatches`.
+        repeats: how often they are made and timed.
+    """
+    again = recorded(partial(multiply_again, products))
+    moments = []
+    for _ in range(WARM_UP + repeats):
+        again()
+        moments.append(now())
+    return median(intervals(moments[WARM_UP - 1:]))
+
+
+# ---------------------------------------------------------------- the clock, and memory
+
+
+def now():
+    """Note a moment; on a GPU the moment when it has done all that it was told so far."""
+    if default_device().type == "cpu":
+        return time.perf_counter()
+    event = torch.cuda.Event(enable_timing=True)
+    event.record()
+    return event
+
+
+def intervals(moments):
+    """The seconds between each `now()` and the next."""
+    return [_seconds(before, after) for before, after in pairwise(moments)]
+
+
+def _seconds(start, end):
+    if isinstance(start, torch.cuda.Event):
+        end.synchronize()
+        return start.elapsed_time(end) / 1000
+    return end - start
+
+
+class TimedBatches:
+    """The first batches of a loader; notes when each is asked for, and when one more is.
+
+    Args:
+        loader: a `DataLoader`.
+        steps: the most batches to hand out; all of the loader's when not given.
+    """
+
+    def __init__(self, loader, steps=None):
+        self.loader, self.dataset = loader, loader.dataset
+        self.steps = len(loader) if steps is None else min(steps, len(loader))
+        self.asked = []  # moments
+
+    def __len__(self):
+        return self.steps
+
+    def __iter__(self):
+        batches = iter(self.loader)
+        for _ in range(self.steps):
+            self.asked.append(now())
+            yield next(batches)
+        self.asked.append(now())
+
+
+def peak_memory():
+    """The most memory that this process held so far, in GiB; None where the system does not tell.
+
+    On a GPU that is the device's memory in tensors.
+    """
+    if default_device().type == "cuda":
+        return torch.cuda.max_memory_allocated() / 2**30
+    with suppress(OSError):  # the file is Linux's; what getrusage tells there can be the parent's
+        for line in Path("/proc/self/status").read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) / 2**20  # from KiB
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
+    unit = 2**30 if sys.platform == "darwin" else 2**20
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit

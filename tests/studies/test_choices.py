@@ -1,10 +1,12 @@
-"""cscm77/studies/choices.py, trials.py: the trials against oracles, what an interruption leaves, what is refused, the tables."""
+"""cscm77/studies/choices.py: the trials against oracles, what a study keeps of them, the tables."""
+
+# ruff: noqa: D103
 
 import inspect
 import json
-import os
 import random
 import re
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 
@@ -15,94 +17,51 @@ from torch import nn
 import vae
 from cscm77.data.loaders import mnist_loaders
 from cscm77.measure.judge import Judge
-from cscm77.measure.latents import IN_USE, kl_of_latents
-from cscm77.studies import choices as study
-from cscm77.studies import choices as trials
-from cscm77.studies import results_file
-from cscm77.studies.choices import TRIALS, Trial, build, key_of, main, read_study, study_table, train_trial
+from cscm77.measure.latents import kl_of_latents
+from cscm77.studies import choices
+from cscm77.studies.choices import (
+    TRIALS,
+    Trial,
+    build,
+    main,
+    read_study,
+    study_curves,
+    study_made_from,
+    study_table,
+    train_trial,
+    training_name,
+)
+from cscm77.utils import arithmetic
 from cscm77_helper import evaluate_vae, train_vae
 
 TOP = Path(__file__).resolve().parents[2]
-FEW = (  # quick ones, in two tables that share their first row
-    Trial("hidden size", "8", hidden_dim=8),
-    Trial("hidden size", "12", hidden_dim=12),
-    Trial("precision", "medium, seed 0", hidden_dim=8),
-    Trial("precision", "highest, seed 0", hidden_dim=8, precision="highest"),
-    Trial("label gain", "2", model="CVAE", hidden_dim=8, label_gains=(2, 2)),
-)
+SMALL = Trial("hidden size", "8", hidden_dim=8)
 GAINS = (vae.ENCODER_LABEL_GAIN, vae.DECODER_LABEL_GAIN)
-DISTINCT = [key_of(trial) for trial in (*FEW[:2], *FEW[3:])]
 
 
-@pytest.fixture(autouse=True)
-def images(monkeypatch):
-    """The first 256 images of each split: two steps an epoch. Set here, so that what main sets is put back too."""
-    monkeypatch.setenv("CSCM77_IMAGES", "256")
-
-
-@pytest.fixture(autouse=True)
-def untrained_judge(monkeypatch):
-    """A judge that was never taught: how well it reads is the affair of tests/test_judge.py."""
+@pytest.fixture
+def judge(monkeypatch):
+    """A judge that was never taught: how well it reads is the affair of tests/measure."""
     judge = Judge()
-    judge.accuracy = 0.5
-    monkeypatch.setattr(study, "judge_of", lambda *_: judge)
+    judge.accuracy = 0.75
+    monkeypatch.setattr(choices, "judge_of", lambda *_: judge)
+    return judge
 
 
 @pytest.fixture
-def loaders(tiny_mnist):
+def loaders(tiny_mnist, monkeypatch):
+    """The first 256 images of each split: two steps an epoch."""
+    monkeypatch.setenv("CSCM77_IMAGES", "256")
     return mnist_loaders(root=tiny_mnist, source="mnist", device="cpu")
-
-
-@pytest.fixture
-def few(monkeypatch, tiny_mnist, tmp_path):
-    """The command with few trials of one epoch on tiny data: give it options, get its status."""
-    monkeypatch.setattr(study, "TRIALS", FEW)
-    output = ["--mnist", str(tiny_mnist), "--images", "256", "--output", str(tmp_path / "few.json")]
-    return lambda *options: main([*output, "--epochs", "1", *options])
-
-
-@pytest.fixture
-def trained(monkeypatch):
-    """The keys of the trials that are trained from here on."""
-    keys = []
-
-    def train_and_note(trial, *arguments, **options):
-        keys.append(key_of(trial))
-        return train_trial(trial, *arguments, **options)
-
-    monkeypatch.setattr(study, "train_trial", train_and_note)
-    return keys
-
-
-def stop_at(call, monkeypatch, error=KeyboardInterrupt):
-    """Let the training of an epoch fail at its call-th time; gives the way back."""
-    calls = []
-
-    def train_or_stop(*arguments, **options):
-        calls.append(1)
-        if len(calls) == call:
-            raise error
-        return train_vae(*arguments, **options)
-
-    monkeypatch.setattr(trials, "train_vae", train_or_stop)
-    return lambda: monkeypatch.setattr(trials, "train_vae", train_vae)
-
-
-def without_minutes(path):
-    return re.sub(r'"minutes": [0-9.]+', "", path.read_text())
 
 
 def linears(model):
     return [layer for layer in model.modules() if isinstance(layer, nn.Linear)]
 
 
-def weights(trial):
-    return build(trial).state_dict()
-
-
-def changed_from_ours(init):
-    first, second = weights(Trial("", "", hidden_dim=32)), weights(Trial("", "", hidden_dim=32, init=init))
-    return {name for name in first if not torch.equal(first[name], second[name])}
+def same_weights(one, other):
+    pairs = zip(one.parameters(), other.parameters(), strict=True)
+    return all(torch.equal(a, b) for a, b in pairs)
 
 
 # ---------------------------------------------------------------- the trials
@@ -111,11 +70,13 @@ def changed_from_ours(init):
 def test_rows_called_ours_are_what_the_course_files_do():
     rows = [trial for trial in TRIALS if "(ours)" in trial.name]
     assert [trial.group for trial in rows] == ["initialisation", "hidden size", "label gain"]
-    assert key_of(rows[0]) == key_of(rows[1]) == "VAE"
+    assert training_name(rows[0]) == training_name(rows[1]) == "VAE"
     assert rows[2].label_gains == GAINS and rows[2].name.startswith("{}, {} ".format(*GAINS))
-    assert {t.hidden_dim for t in rows} == {inspect.signature(vae.VAE).parameters["hidden_dim"].default}
-    assert inspect.signature(vae.VAE).parameters["latent_size"].default == 15
-    assert "set_float32_matmul_precision('medium')" in (TOP / "variational_autoencoders.ipynb").read_text()
+    defaults = inspect.signature(vae.VAE).parameters
+    assert {trial.hidden_dim for trial in rows} == {defaults["hidden_dim"].default}
+    assert {trial.latent_size for trial in rows} == {defaults["latent_size"].default} == {15}
+    notebook = (TOP / "variational_autoencoders.ipynb").read_text(encoding="utf-8")
+    assert "set_float32_matmul_precision('medium')" in notebook
 
 
 def test_rows_have_names_of_their_own_and_known_settings():
@@ -125,59 +86,46 @@ def test_rows_have_names_of_their_own_and_known_settings():
         assert build(trial._replace(hidden_dim=4)).hidden_dim == 4
 
 
-def test_a_key_names_what_differs_and_nothing_of_the_table():
-    assert key_of(Trial("a", "b")) == key_of(Trial("c", "d")) == "VAE"
-    assert key_of(Trial("a", "b", "CVAE", 8, label_gains=(3, 1), seed=2)) == (
+def test_a_training_s_name_has_what_differs_and_nothing_of_the_table():
+    assert training_name(Trial("a", "b")) == training_name(Trial("c", "d")) == "VAE"
+    assert training_name(Trial("a", "b", "CVAE", 8, label_gains=(3, 1), seed=2)) == (
         "CVAE hidden_dim=8 label_gains=(3, 1) seed=2")
-    assert len({key_of(trial) for trial in TRIALS}) == len({trial[2:] for trial in TRIALS}) == 29
+    assert len({training_name(t) for t in TRIALS}) == len({t[2:] for t in TRIALS}) == 29
 
 
-def test_ours_is_the_model_that_the_notebook_builds():
+@pytest.mark.parametrize("make, gains", [(vae.VAE, None), (vae.CVAE, GAINS)])
+def test_ours_is_the_model_that_the_notebook_builds(make, gains):
     torch.manual_seed(3)
-    expected = vae.VAE(784)
-    state = torch.get_rng_state()
-    model = build(Trial("", "", seed=3))
-    assert all(torch.equal(a, b) for a, b in zip(expected.parameters(), model.parameters(), strict=True))
+    expected, state = make(784), torch.get_rng_state()
+    assert same_weights(build(Trial("", "", make.__name__, label_gains=gains, seed=3)), expected)
     assert torch.equal(torch.get_rng_state(), state)  # so that the first batch is the same too
-    torch.manual_seed(3)
-    expected = vae.CVAE(784)
-    model = build(Trial("", "", "CVAE", label_gains=GAINS, seed=3))
-    assert all(torch.equal(a, b) for a, b in zip(expected.parameters(), model.parameters(), strict=True))
-
-
-@pytest.mark.parametrize("init", ["ours", "he_uniform", "orthogonal", "glorot", "pytorch", "zero_output"])
-def test_an_initialisation_leaves_the_same_random_numbers_to_the_training(init):
-    build(Trial("", "", hidden_dim=16))
-    expected = torch.rand(3)
-    build(Trial("", "", hidden_dim=16, init=init))
-    assert torch.equal(torch.rand(3), expected)
 
 
 HIDDEN = {f"{network}.weight" for network in ("encoder.1", "encoder.3", "encoder.5",
                                               "decoder.0", "decoder.2", "decoder.4")}
+HEADS = {"mu_layer.weight", "logvar_layer.weight"}
+OUTPUT = "decoder.6.weight"
+EVERY = set(vae.VAE(784, hidden_dim=4).state_dict())
 
 
 @pytest.mark.parametrize("init, changed", [
-    ("ours", set()),
-    ("he_uniform", HIDDEN),
-    ("orthogonal", HIDDEN | {"mu_layer.weight", "decoder.6.weight"}),
-    ("glorot", HIDDEN | {"mu_layer.weight", "logvar_layer.weight", "decoder.6.weight"}),
-    ("zero_output", {"decoder.6.weight"}),
-    ("narrow_posterior", {"logvar_layer.bias"}),
-])
-def test_an_initialisation_changes_what_it_names_and_no_more(init, changed):
-    assert changed_from_ours(init) == changed
+    ("ours", set()), ("he_uniform", HIDDEN), ("orthogonal", {*HIDDEN, "mu_layer.weight", OUTPUT}),
+    ("glorot", {*HIDDEN, *HEADS, OUTPUT}), ("pytorch", EVERY), ("zero_output", {OUTPUT}),
+    ("narrow_posterior", {"logvar_layer.bias"})])
+def test_an_initialisation_changes_what_it_names_and_no_random_number_after_it(init, changed):
+    ours = build(Trial("", "", hidden_dim=32)).state_dict()
+    expected = torch.rand(3)
+    other = build(Trial("", "", hidden_dim=32, init=init)).state_dict()
+    assert torch.equal(torch.rand(3), expected)
+    assert {name for name in ours if not torch.equal(ours[name], other[name])} == changed
 
 
-def test_pytorchs_default_changes_every_layer():
-    assert changed_from_ours("pytorch") == set(build(Trial("", "", hidden_dim=32)).state_dict())
-
-
-def test_he_uniform_fills_its_bound():
-    model = build(Trial("", "", init="he_uniform"))
+@pytest.mark.parametrize("init, gain, least", [("he_uniform", 6, 0.98), ("pytorch", 1, 0.75)])
+def test_a_uniform_initialisation_fills_its_bound(init, gain, least):
+    model = build(Trial("", "", init=init))
     for layer in (model.encoder[1], model.encoder[5], model.decoder[0]):
-        bound = (6 / layer.in_features) ** 0.5  # of a uniform with the variance 2 / inputs
-        assert 0.98 * bound < layer.weight.abs().max() <= bound
+        bound = (gain / layer.in_features) ** 0.5  # He's has the variance 2 / inputs
+        assert least * bound < layer.weight.abs().max() <= bound
 
 
 def test_orthogonal_rows_or_columns_have_the_gain_as_norm():
@@ -186,7 +134,8 @@ def test_orthogonal_rows_or_columns_have_the_gain_as_norm():
         gain = 1 if layer in (model.mu_layer, model.decoder[6]) else 2**0.5
         weight = layer.weight.detach()
         short = weight if weight.shape[0] <= weight.shape[1] else weight.T
-        torch.testing.assert_close(short @ short.T, gain**2 * torch.eye(len(short)), atol=1e-5, rtol=0)
+        torch.testing.assert_close(short @ short.T, gain**2 * torch.eye(len(short)),
+                                   atol=1e-5, rtol=0)
 
 
 def test_glorot_has_its_spread_in_every_layer():
@@ -194,13 +143,6 @@ def test_glorot_has_its_spread_in_every_layer():
         expected = (2 / (layer.in_features + layer.out_features)) ** 0.5
         assert layer.weight.std().item() == pytest.approx(expected, rel=0.05)
         assert not layer.bias.any()
-
-
-def test_pytorchs_default_fills_its_bounds():
-    for layer in linears(build(Trial("", "", init="pytorch"))):
-        bound = layer.in_features ** -0.5
-        for values in (layer.weight, layer.bias):
-            assert 0.75 * bound < values.abs().max() <= bound
 
 
 def test_zero_output_and_narrow_posterior_say_what_they_do():
@@ -223,7 +165,8 @@ def test_label_gains_scale_the_label_columns_alone(module_gain, monkeypatch):
     one, more = (build(Trial("", "", "CVAE", 32, label_gains=gains)) for gains in ((1, 1), (8, 3)))
     for layer, inputs, gain in (("encoder.1", 784, 8.0), ("decoder.0", 15, 3.0)):
         a, b = (model.get_submodule(layer).weight for model in (one, more))
-        torch.testing.assert_close(b[:, inputs:].norm(dim=0) / a[:, inputs:].norm(dim=0), torch.full((10,), gain))
+        ratios = b[:, inputs:].norm(dim=0) / a[:, inputs:].norm(dim=0)
+        torch.testing.assert_close(ratios, torch.full((10,), gain))
         assert torch.equal(a[:, :inputs], b[:, :inputs])
         assert a[:, inputs:].std().item() == pytest.approx(a[:, :inputs].std().item(), rel=0.15)
 
@@ -236,270 +179,120 @@ def test_label_gains_scale_the_label_columns_alone(module_gain, monkeypatch):
     Trial("", "", "CVAE", 16, label_gains=GAINS)])
 def test_a_trial_is_the_notebooks_loop_bit_for_bit(trial, loaders):
     row = train_trial(trial, loaders, 2, tested=True)
-    torch.set_float32_matmul_precision(trial.precision)
-    try:
-        cond = trial.model == "CVAE"
+    cond = trial.model == "CVAE"
+    with arithmetic(trial.precision):
         torch.manual_seed(trial.seed)
         model = getattr(vae, trial.model)(784, hidden_dim=16)
-        entries = [train_vae(epoch, model, loaders.train, cond=cond, val_loader=loaders.val) for epoch in range(2)]
+        epochs = [train_vae(epoch, model, loaders.train, cond=cond, val_loader=loaders.val)
+                  for epoch in range(2)]
         test = evaluate_vae(model, loaders.test, cond)
-    finally:
-        torch.set_float32_matmul_precision("highest")
-    assert row["train_loss"] == round(entries[-1].loss, 6)
-    assert row["val_losses"] == [round(entry.val_loss, 3) for entry in entries]
+        kl = kl_of_latents(model, loaders.val, cond)
+    assert row["train_loss"] == round(epochs[-1].loss, 6)
+    assert row["val_losses"] == [round(epoch.val_loss, 3) for epoch in epochs]
     assert row["test"] == {name: round(value, 6) for name, value in test._asdict().items()}
-    assert row["test"]["loss"] == pytest.approx(row["test"]["reconstruction"] + row["test"]["kl"], abs=1e-4)
+    parts = row["test"]["reconstruction"] + row["test"]["kl"]
+    assert row["test"]["loss"] == pytest.approx(parts, abs=1e-4)
     assert row["parameters"] == sum(p.numel() for p in model.parameters())
+    assert row["latents_in_use"] == sum(nats > 0.01 for nats in kl.tolist())
 
 
 def test_only_where_asked_are_test_images_looked_at(loaders):
-    assert train_trial(FEW[0], loaders._replace(test=None), 1).keys() == trials.MEASURES
+    row = train_trial(SMALL, loaders._replace(test=None), 1)
+    assert row.keys() == choices.STUDY.measures
 
 
-def test_latents_in_use_equals_torchs_kl(loaders):
-    model = build(Trial("", "", hidden_dim=16))
-    with torch.no_grad():
-        model.mu_layer.weight[:6] *= 0.01  # six latents that say next to nothing
-        mu, logvar = model.encode(loaders.val.dataset.images)
-        kl = torch.distributions.kl_divergence(torch.distributions.Normal(mu, (logvar / 2).exp()),
-                                               torch.distributions.Normal(0.0, 1.0)).mean(0)
-    assert (kl_of_latents(model, loaders.val) > IN_USE).sum() == (kl > 0.01).sum()
-    assert 0 < (kl > 0.01).sum() <= 9
-
-
-def test_latents_in_use_of_a_cvae_see_the_labels(loaders):
-    model = build(Trial("", "", "CVAE", 16, label_gains=(1, 1)))
-    digits = loaders.val.dataset
-    with torch.no_grad():
-        mu, _ = model.encode(digits.images, nn.functional.one_hot(digits.labels, 10).float())
-    expected = (mu.square().mean(0) / 2 > 0.01).sum()  # the KL where the log-variance is 0
-    assert (kl_of_latents(model, loaders.val, cond=True) > IN_USE).sum() == expected > 0
-    nn.init.zeros_(model.mu_layer.weight)
-    assert (kl_of_latents(model, loaders.val, cond=True) > IN_USE).sum() == 0
-
-
-def test_a_judge_says_how_often_a_cvae_draws_what_it_is_asked_for(loaders):
-    judge = Judge()
-    judge.accuracy = 0.75
-    trial = Trial("", "", "CVAE", 8, label_gains=(1, 1))
-    row = train_trial(trial, loaders, 1, judge=lambda: judge)
+def test_a_judge_says_how_often_a_cvae_draws_what_it_is_asked_for(loaders, judge):
+    row = train_trial(Trial("", "", "CVAE", 8, label_gains=(1, 1)), loaders, 1, judge=lambda: judge)
     assert 0 <= row["accuracy"] < 0.3 and row["judge's accuracy"] == 0.75
     never = partial(pytest.fail, "a VAE needs no judge")
-    assert "accuracy" not in train_trial(FEW[0], loaders, 1, judge=never)
+    assert "accuracy" not in train_trial(SMALL, loaders, 1, judge=never)
 
 
-def test_a_trial_prints_nothing_and_leaves_the_state_of_the_process(loaders, capsys):
+@pytest.mark.parametrize("fails", [False, True])
+def test_a_trial_prints_nothing_and_leaves_the_state_of_the_process(fails, loaders, monkeypatch,
+                                                                    capsys):
+    def at(*arguments, **options):
+        seen.append(torch.get_float32_matmul_precision())
+        if fails:
+            raise RuntimeError("on the way")
+        return train_vae(*arguments, **options)
+
+    seen = []
+    monkeypatch.setattr(choices, "train_vae", at)
     random.seed(1)
     before = torch.get_rng_state(), random.getstate(), torch.get_float32_matmul_precision()
-    train_trial(FEW[0], loaders, 1)
+    with pytest.raises(RuntimeError, match="on the way") if fails else nullcontext():
+        train_trial(SMALL, loaders, 1)
+    assert seen == ["medium"]
     assert torch.equal(torch.get_rng_state(), before[0])
     assert (random.getstate(), torch.get_float32_matmul_precision()) == before[1:]
     assert "Train Epoch" not in capsys.readouterr().out
 
 
-def test_the_precision_is_set_and_put_back_after_an_error_too(loaders, monkeypatch):
-    def fail(*_, **__):
-        raise RuntimeError(f"at {torch.get_float32_matmul_precision()}")
-
-    monkeypatch.setattr(trials, "train_vae", fail)
-    before = torch.get_rng_state(), random.getstate()
-    with pytest.raises(RuntimeError, match="at medium"):
-        train_trial(FEW[0], loaders, 1)
-    assert torch.get_float32_matmul_precision() == "highest"
-    assert torch.equal(torch.get_rng_state(), before[0]) and random.getstate() == before[1]
+# ---------------------------------------------------------------- the command
 
 
-# ---------------------------------------------------------------- the command and its file
+def test_the_command_trains_each_distinct_trial_once_and_prints_every_table(
+        judge, tiny_mnist, tmp_path, monkeypatch, capsys):
+    few = (SMALL, SMALL._replace(name="12", hidden_dim=12),
+           SMALL._replace(group="precision", name="medium, seed 0"),
+           SMALL._replace(group="precision", name="highest, seed 0", precision="highest"),
+           Trial("label gain", "2", model="CVAE", hidden_dim=8, label_gains=(2, 2)))
+    monkeypatch.setattr(choices, "TRIALS", few)
+    monkeypatch.setenv("CSCM77_IMAGES", "256")  # set here, so that what main sets is put back too
+    path = tmp_path / "few.json"
+    failing = iter([None, FloatingPointError("epoch 0, step 7: the loss is nan"), None, None])
 
+    def train_or_fail(*arguments, **options):
+        error = next(failing)
+        if error:
+            raise error
+        return train_vae(*arguments, **options)
 
-def test_the_command_trains_each_distinct_trial_once_and_prints_every_table(few, trained, tmp_path, capsys):
-    assert few() == 0
-    assert trained == DISTINCT
-    made = read_study(tmp_path / "few.json")
-    assert list(made["results"]) == DISTINCT
-    assert ["test" in row for row in made["results"].values()] == [True, False, True, False]
-    assert made["provenance"] == {
-        "data": "MNIST", "training images": 256, "validation images": 256, "test images": 256, "epochs": 1,
-        "batch": 128, "torch": torch.__version__, "processor": made["provenance"]["processor"], "threads": 1}
+    monkeypatch.setattr(choices, "train_vae", train_or_fail)
+    arguments = ["--mnist", str(tiny_mnist), "--images", "256", "--output", str(path)]
+    assert main([*arguments, "--epochs", "1"]) == 0
+    results = read_study(path)["results"]
+    assert list(results) == [training_name(trial) for trial in (*few[:2], *few[3:])]
+    assert ["test" in row for row in results.values()] == [True, False, True, False]
+    assert results["VAE hidden_dim=12"] == {"error": "epoch 0, step 7: the loss is nan"}
     printed = capsys.readouterr().out
-    assert re.search(r"^2/4 hidden size: 12: validation loss \d+\.\d\d, 0\.\d min$", printed, flags=re.MULTILINE)
+    assert re.search(r"^1/4 hidden size: 8: validation loss \d+\.\d\d, 0\.\d min$", printed, re.M)
+    assert "2/4 hidden size: 12: epoch 0, step 7: the loss is nan\n" in printed
     for group in ("hidden size", "precision", "label gain"):
-        assert study_table(group, tmp_path / "few.json") in printed
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["few.json", "tiny"]
+        assert study_table(group, path) in printed
+    assert study_table("label gain", path).endswith("75.00% of the test images right")
+    assert main([*arguments, "--epochs", "1"]) == 0  # trains none: `failing` is at its end
 
 
-@pytest.mark.parametrize("call", [1, 2, 4])
-def test_ctrl_c_keeps_what_is_finished_and_the_next_start_trains_the_rest(call, few, trained, tmp_path, monkeypatch,
-                                                                         capsys):
-    path = tmp_path / "few.json"
-    assert few() == 0
-    expected = without_minutes(path)
-    path.unlink()
-    trained.clear()
-
-    let_go = stop_at(call, monkeypatch)
-    assert few() == 130
-    assert capsys.readouterr().err.strip() == (
-        f"Stopped; what is finished is kept in {path}, and the same command goes on from there.")
-    assert list(read_study(path)["results"]) == DISTINCT[:call - 1]
-    assert torch.get_float32_matmul_precision() == "highest"
-    let_go()
-    trained.clear()
-    assert few() == 0
-    assert trained == DISTINCT[call - 1:]
-    assert without_minutes(path) == expected
-    trained.clear()
-    assert few() == 0
-    assert trained == []
-
-
-def test_a_row_taken_out_is_trained_again_in_its_place_and_rows_of_other_trials_stay(few, trained, tmp_path):
-    path = tmp_path / "few.json"
-    assert few() == 0
-    made = read_study(path)
-    row = made["results"].pop(DISTINCT[1])
-    made["results"] = {"VAE of old": row, **made["results"]}
-    path.write_text(json.dumps(made))
-    trained.clear()
-    assert few() == 0
-    assert trained == DISTINCT[1:2]
-    assert list(read_study(path)["results"]) == [*DISTINCT, "VAE of old"]
-
-
-def test_a_loss_that_is_not_finite_is_a_row_and_the_study_goes_on(few, tmp_path, monkeypatch, capsys):
-    stop_at(2, monkeypatch, FloatingPointError("epoch 0, step 7: the loss is nan"))
-    assert few() == 0
-    results = read_study(tmp_path / "few.json")["results"]
-    assert list(results) == DISTINCT
-    assert results[DISTINCT[1]] == {"error": "epoch 0, step 7: the loss is nan"}
-    table = study_table("hidden size", tmp_path / "few.json").splitlines()
-    assert table[-1] == "12: epoch 0, step 7: the loss is nan"
-    assert table[3].split() == ["12", *"-----"]
-    assert "2/4 hidden size: 12: epoch 0, step 7: the loss is nan\n" in capsys.readouterr().out
-
-
-@pytest.mark.parametrize("field, value", [
-    ("data", "stand-in digits"), ("training images", 55000), ("validation images", 5000), ("test images", 10000),
-    ("epochs", 10), ("batch", 64), ("torch", "1.0"), ("processor", "abacus"), ("threads", 64)])
-def test_results_of_other_conditions_are_not_added_to(field, value, few, trained, tmp_path, capsys):
-    path = tmp_path / "few.json"
-    assert few() == 0
-    made = read_study(path)
-    found, made["provenance"][field] = made["provenance"][field], value
-    path.write_text(json.dumps(made))
-    before = path.read_bytes()
-    trained.clear()
-    assert few() == 1
-    message = capsys.readouterr().err
-    assert f"({field}: expected {value!r} as there, found {found!r}); --fresh begins anew" in message
-    assert trained == [] and path.read_bytes() == before
-
-
-def test_a_file_without_results_binds_nobody(few, tmp_path, trained):
-    (tmp_path / "few.json").write_text(json.dumps(
-        {"provenance": {"data": "MNIST", "training images": 9, "epochs": 10}, "results": {}}))
-    assert few() == 0 and trained == DISTINCT
-
-
-def test_fresh_begins_anew_and_keeps_the_old_file(few, trained, tmp_path):
-    path = tmp_path / "few.json"
-    assert few("--fresh") == 0  # with nothing there yet
-    old = path.read_bytes()
-    assert few("--epochs", "2") == 1
-    trained.clear()
-    assert few("--epochs", "2", "--fresh") == 0
-    assert trained == DISTINCT
-    assert (tmp_path / "few.json.old").read_bytes() == old
-    assert read_study(path)["provenance"]["epochs"] == 2
-    assert all(len(row["val_losses"]) == 2 for row in read_study(path)["results"].values())
-
-
-@pytest.mark.parametrize("content", [
-    b"", b'{"provenance": {', b"\xff\xfe\x00", b"[]", b"null", b"3", b'{"results": {}}',
-    b'{"provenance": [], "results": {}}', b'{"provenance": {"data": "MNIST"}, "results": {}}',
-    b'{"provenance": {"data": "MNIST", "training images": 5, "epochs": 1}, "results": []}',
-    b'{"provenance": {"data": "MNIST", "training images": 5, "epochs": 1}, "results": {"VAE": ["error"]}}',
-    b'{"provenance": {"data": "MNIST", "training images": 5, "epochs": 1}, "results": {"VAE": {"minutes": 1}}}'])
-def test_a_damaged_file_is_named_and_left_alone(content, few, trained, tmp_path, capsys):
-    path = tmp_path / "few.json"
-    path.write_bytes(content)
-    assert few() == 1
-    message = capsys.readouterr().err
-    assert message.startswith(f"{path}: expected results of python -m cscm77.studies.choices, found another or a damaged file (")
-    assert "--fresh" in message and "Traceback" not in message
-    assert path.read_bytes() == content and trained == []
-    assert few("--fresh") == 0
-
-
-def test_a_place_that_cannot_be_written_is_named_before_anything_is_trained(few, trained, tmp_path, capsys):
-    missing = tmp_path / "missing" / "few.json"
-    assert few("--output", str(missing)) == 1
-    assert capsys.readouterr().err.startswith(f"{missing}: cannot be written (No such file")
-    assert few("--output", str(tmp_path)) == 1
-    assert "Is a directory" in capsys.readouterr().err
-    assert trained == [] and [path.name for path in tmp_path.iterdir()] == ["tiny"]
-
-
-def test_a_disk_that_fills_up_leaves_the_file_as_it_was(few, tmp_path, monkeypatch, capsys):
-    path, replace, calls = tmp_path / "few.json", os.replace, []
-
-    def full_at_the_third(*names):
-        calls.append(1)
-        if len(calls) == 3:
-            raise OSError(28, "No space left on device")
-        replace(*names)
-
-    monkeypatch.setattr(os, "replace", full_at_the_third)
-    assert few() == 1
-    assert capsys.readouterr().err == f"{path}: cannot be written (No space left on device)\n"
-    assert list(read_study(path)["results"]) == DISTINCT[:1]
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["few.json", "tiny"]
-
-
-@pytest.mark.parametrize("options, message", [
-    (["--images", "127"], "--images: expected a whole number of at least 128, found 127"),
-    (["--images", "many"], "argument --images: invalid int value: 'many'"),
-    (["--epochs", "0"], "--epochs: expected a whole number of at least 1, found 0"),
-    (["--fast"], "unrecognized arguments: --fast"),
-])
-def test_a_bad_command_line_is_named(options, message, capsys):
-    with pytest.raises(SystemExit) as stop:
-        main(options)
-    assert stop.value.code == 2 and message in capsys.readouterr().err
-
-
-def test_options_left_out_mean_the_committed_study():
-    options = results_file.parse(study.FILE, "", [], study.RESULTS, study.EPOCHS, study.BATCH_SIZE)
-    assert (options.output, options.epochs, options.images) == (TOP / "cscm77" / "study.json", 10, None)
-
-
-def test_mnist_that_is_missing_and_a_bad_setting_are_named_without_a_traceback(few, monkeypatch, tmp_path, capsys):
-    monkeypatch.setattr("cscm77.data.mnist.mirrors", list)
-    assert few("--mnist", str(tmp_path / "nowhere")) == 1
-    assert "train-images-idx3-ubyte" in capsys.readouterr().err
-    monkeypatch.setenv("CSCM77_SOURCE", "paper")
-    assert main(["--output", str(tmp_path / "few.json")]) == 1
-    assert capsys.readouterr().err == "CSCM77_SOURCE: expected one of auto, mnist, strokes, found 'paper'\n"
+def test_the_command_line_s_own_settings_are_those_of_the_committed_study():
+    study = choices.STUDY
+    assert (study.command, study.epochs, study.batch_size) == (
+        "python -m cscm77.studies.choices", 10, 128)
+    assert study.path == TOP / "cscm77" / "studies" / "study.json"
 
 
 # ---------------------------------------------------------------- tables
 
 
+MADE_FROM = {"data": "MNIST", "training images": 55000, "epochs": 10}
+
+
 def row(val_loss, test=None):
-    made = {"train_loss": 101.126, "val_losses": [150.0, val_loss], "latents_in_use": 14, "parameters": 1288414,
-            "minutes": 0.64}
-    return made if test is None else {**made, "test": {"loss": test, "reconstruction": test - 24, "kl": 24.0}}
+    made = {"train_loss": 101.126, "val_losses": [150.0, val_loss], "latents_in_use": 14,
+            "parameters": 1288414, "minutes": 0.64}
+    return made if test is None else {**made, "test": {"loss": test}}
 
 
 def write_study(path, results):
-    made_from = {"data": "MNIST", "training images": 55000, "epochs": 10}
-    path.write_text(json.dumps({"provenance": made_from, "results": results}))
+    path.write_text(json.dumps({"provenance": MADE_FROM, "results": results}))
     return path
 
 
 def test_a_table_of_validation_losses(tmp_path):
     path = write_study(tmp_path / "s.json", {
-        "VAE hidden_dim=128": row(109.994), "VAE": row(102.306), "VAE hidden_dim=512": {"error": "nan at step 3"}})
+        "VAE hidden_dim=128": row(109.994), "VAE": row(102.306),
+        "VAE hidden_dim=512": {"error": "nan at step 3"}})
     assert study_table("hidden size", path).splitlines() == [
         "MNIST, 55,000 training images, 10 epochs, seed 0; validation -ELBO in nats per image",
         "hidden size  validation  training  latents in use  parameters  minutes",
@@ -530,7 +323,8 @@ def test_the_table_of_precisions_sets_them_side_by_side(tmp_path):
 def test_a_precision_with_a_seed_missing_has_no_mean(tmp_path):
     path = write_study(tmp_path / "s.json", {
         "VAE": row(0.0, 102.5), "VAE seed=1": row(0.0, 103.0), "VAE seed=2": row(0.0),
-        "VAE precision=highest": row(0.0, 102.25), "VAE precision=highest seed=1": {"error": "nan"}})
+        "VAE precision=highest": row(0.0, 102.25),
+        "VAE precision=highest seed=1": {"error": "nan"}})
     assert study_table("precision", path).splitlines()[2:] == [
         "seed 0     102.50   102.25       +0.25",
         "seed 1     103.00        -           -",
@@ -542,39 +336,42 @@ def test_a_precision_with_a_seed_missing_has_no_mean(tmp_path):
 
 
 def test_a_table_of_nothing_says_what_to_do(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"none\.json: expected .*found no file; python -m cscm77\.study makes"):
+    with pytest.raises(FileNotFoundError, match=r"python -m cscm77\.studies\.choices makes it"):
         study_table("precision", tmp_path / "none.json")
     path = write_study(tmp_path / "s.json", {})
-    with pytest.raises(ValueError, match="group: expected one of initialisation, hidden size, latent size, "
-                                         "learning rate, precision, label gain, found 'colour'"):
-        study_table("colour", path)
+    for show in (study_table, study_curves):
+        with pytest.raises(ValueError, match="group: expected one of initialisation, hidden size, "
+                           "latent size, learning rate, precision, label gain, found 'colour'"):
+            show("colour", path)
+
+
+def test_curves_are_those_of_what_is_trained(tmp_path):
+    path = write_study(tmp_path / "s.json", {
+        "VAE": row(102.0), "VAE hidden_dim=512": {"error": "nan"}})
+    assert study_curves("hidden size", path) == {"400 (ours)": [150.0, 102.0]}
+    assert study_made_from(path) == "MNIST, 55,000 training images, 10 epochs, seed 0"
 
 
 # ---------------------------------------------------------------- the committed results
 
 
-needs_results = pytest.mark.skipif(not study.RESULTS.exists(), reason="no study of all of MNIST is committed yet")
-
-
-@needs_results
 def test_the_committed_study_holds_every_trial_of_all_of_mnist():
     made = read_study()
-    expected = {"data": "MNIST", "training images": 55000, "validation images": 5000, "test images": 10000,
-                "epochs": 10, "batch": 128}
+    expected = {**MADE_FROM, "validation images": 5000, "test images": 10000, "batch": 128}
     assert {field: made["provenance"][field] for field in expected} == expected
-    assert set(made["results"]) == {key_of(trial) for trial in TRIALS}
-    assert all(len(row.get("val_losses", [])) == 10 for row in made["results"].values() if "error" not in row)
+    assert set(made["results"]) == {training_name(trial) for trial in TRIALS}
     for trial in TRIALS:
-        assert trial.group != trials.TESTED or "test" in made["results"][key_of(trial)], trial
+        result = made["results"][training_name(trial)]
+        assert "error" in result or len(result["val_losses"]) == 10
+        assert trial.group != choices.TESTED or "test" in result, trial
 
 
-@needs_results
 def test_the_committed_study_agrees_with_the_committed_notebook():
-    """Within the nat that another machine may make: a study of other code than the notebook's would be further off."""
+    """Within the nat that another machine may make; other code would be further off."""
     notebook = (TOP / "variational_autoencoders.ipynb").read_text(encoding="utf-8")
-    losses = [float(loss) for loss in re.findall(r"Train Epoch: 9 \\tLoss: ([0-9.]+)", notebook)]
+    printed = re.findall(r"Train Epoch: 9 \\tLoss: ([0-9.]+)", notebook)
+    losses = [float(loss) for loss in printed]
     assert len(losses) == 2  # the VAE's and the CVAE's
-    results = read_study()["results"]
-    assert results[f"CVAE label_gains={GAINS}"]["accuracy"] >= 0.97
-    found = [results[key]["train_loss"] for key in ("VAE", f"CVAE label_gains={GAINS}")]
-    assert found == pytest.approx(losses, abs=1)
+    results, cvae = read_study()["results"], f"CVAE label_gains={GAINS}"
+    assert results[cvae]["accuracy"] >= 0.97
+    assert [results[name]["train_loss"] for name in ("VAE", cvae)] == pytest.approx(losses, abs=1)

@@ -1,0 +1,277 @@
+"""cscm77/studies/results_file.py: what is kept, what is made anew, what is refused."""
+
+# ruff: noqa: D103
+
+import io
+import json
+import os
+import sys
+from functools import partial
+from pathlib import Path
+
+import pytest
+import torch
+
+from cscm77.studies.results_file import (
+    Study,
+    parse,
+    provenance_of,
+    read_results,
+    run_command,
+    train_missing,
+)
+
+NAMES = ["real", "A, seed 0", "B, seed 0", "A, seed 1"]
+STUDY = Study("python -m tried", 3, {"epochs"}, Path("tried.json"), epochs=10, batch_size=128)
+
+
+@pytest.fixture
+def trained():
+    """The names of what is trained, in turn."""
+    return []
+
+
+@pytest.fixture
+def failures():
+    """What is to happen in a training: {name: exception}."""
+    return {}
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "tried.json"
+
+
+@pytest.fixture
+def run(trained, failures, path, tiny_mnist, monkeypatch):
+    """The command with trainings that take no time: call it with options, get its status."""
+    monkeypatch.setenv("CSCM77_IMAGES", "256")  # set here, so that what it sets is put back too
+
+    def row_of(name, epochs):
+        if name in failures:
+            raise failures[name]
+        trained.append(name)
+        return {"epochs": epochs, "number": len(trained)}
+
+    def train(path, loaders, epochs, **options):
+        trainings = {name: (f"the {name}", partial(row_of, name, epochs)) for name in NAMES}
+        train_missing(STUDY, path, provenance_of(loaders, epochs, 128), trainings,
+                      lambda row: f"{row['epochs']} epochs", **options)
+
+    arguments = ["--mnist", str(tiny_mnist), "--images", "256", "--output", str(path),
+                 "--epochs", "1"]
+    return lambda *options: run_command(STUDY, "Trains.", [*arguments, *options], train,
+                                        lambda path: ["1.5 ± 0.5"])
+
+
+def results_in(path):
+    return read_results(STUDY, path)["results"]
+
+
+# ---------------------------------------------------------------- what is trained, and what is kept
+
+
+def test_each_training_is_done_once_and_kept_with_what_it_was_made_from(run, trained, path, capsys):
+    assert run() == 0
+    assert trained == list(results_in(path)) == NAMES
+    provenance = read_results(STUDY, path)["provenance"]
+    assert provenance == {
+        "data": "MNIST", "training images": 256, "validation images": 256, "test images": 256,
+        "epochs": 1, "batch": 128, "torch": torch.__version__, "threads": 1,
+        "processor": provenance["processor"]}
+    printed = capsys.readouterr().out
+    assert "2/4 the A, seed 0: 1 epochs\n" in printed and printed.endswith("\n1.5 ± 0.5\n")
+    assert sorted(file.name for file in path.parent.iterdir()) == ["tiny", "tried.json"]
+    assert run() == 0 and trained == NAMES
+
+
+@pytest.mark.parametrize("finished", [0, 1, 3])
+def test_ctrl_c_keeps_what_is_finished_and_the_next_start_goes_on(finished, run, trained, failures,
+                                                                  path, capsys):
+    assert run() == 0
+    expected = path.read_text()
+    path.unlink()
+    trained.clear()
+    failures[NAMES[finished]] = KeyboardInterrupt()
+    assert run() == 130
+    assert capsys.readouterr().err == (f"\nStopped; what is finished is kept in {path}, "
+                                       "and the same command goes on from there.\n")
+    assert list(results_in(path)) == trained == NAMES[:finished]
+    failures.clear()
+    assert run() == 0
+    assert trained == NAMES and path.read_text() == expected
+
+
+def test_a_row_taken_out_is_made_anew_in_its_place_and_strange_rows_stay(run, trained, path):
+    assert run() == 0
+    made = json.loads(path.read_text())
+    made["results"] = {"of old": made["results"].pop(NAMES[1]), **made["results"]}
+    path.write_text(json.dumps(made))
+    trained.clear()
+    assert run() == 0
+    assert trained == NAMES[1:2] and list(results_in(path)) == [*NAMES, "of old"]
+
+
+def test_a_file_without_results_binds_nobody(run, trained, path):
+    made_from = {"data": "MNIST", "training images": 9, "epochs": 10}
+    path.write_text(json.dumps({"provenance": made_from, "results": {}}))
+    assert run() == 0 and trained == NAMES
+
+
+def test_fresh_begins_anew_and_keeps_the_old_file(run, trained, path):
+    assert run("--fresh") == 0  # with nothing there yet
+    old = path.read_bytes()
+    assert run("--epochs", "2") == 1
+    trained.clear()
+    assert run("--epochs", "2", "--fresh") == 0
+    assert trained == NAMES
+    assert path.with_name("tried.json.old").read_bytes() == old
+    assert {row["epochs"] for row in results_in(path).values()} == {2}
+
+
+@pytest.mark.parametrize("options, made_anew", [
+    (["--again", "A"], ["A, seed 0", "A, seed 1"]),
+    (["--again", "A, seed 1"], ["A, seed 1"]),
+    (["--again", "A, seed 1", "--again", "B"], ["B, seed 0", "A, seed 1"]),
+])
+def test_again_makes_the_named_rows_anew_and_no_other(options, made_anew, run, trained, path):
+    assert run() == 0
+    old, before = path.read_bytes(), results_in(path)
+    trained.clear()
+    assert run(*options) == 0
+    assert trained == made_anew
+    after = results_in(path)
+    assert list(after) == NAMES
+    assert {name for name in NAMES if after[name] == before[name]} == {*NAMES} - {*made_anew}
+    assert path.with_name("tried.json.old").read_bytes() == old
+
+
+def test_again_stopped_says_to_go_on_without_it(run, trained, failures, path, capsys):
+    assert run() == 0
+    trained.clear()
+    failures["A, seed 1"] = KeyboardInterrupt()
+    assert run("--again", "A") == 130
+    assert "and the same command without --again goes on from there" in capsys.readouterr().err
+    failures.clear()
+    assert run() == 0 and trained == ["A, seed 0", "A, seed 1"]
+
+
+# ---------------------------------------------------------------- what is refused
+
+
+def test_again_of_an_unknown_name_changes_nothing(run, trained, path, capsys):
+    assert run() == 0
+    before = path.read_bytes()
+    trained.clear()
+    assert run("--again", "C") == 1
+    assert capsys.readouterr().err == "--again: expected one of real, A, B, found 'C'\n"
+    assert trained == [] and path.read_bytes() == before
+    assert not path.with_name("tried.json.old").exists()
+
+
+@pytest.mark.parametrize("field, value", [
+    ("data", "stand-in digits"), ("training images", 55000), ("validation images", 5000),
+    ("test images", 10000), ("epochs", 10), ("batch", 64), ("torch", "1.0"),
+    ("processor", "abacus"), ("threads", 64)])
+def test_results_of_other_conditions_are_not_added_to(field, value, run, trained, path, capsys):
+    assert run() == 0
+    made = json.loads(path.read_text())
+    found, made["provenance"][field] = made["provenance"][field], value
+    path.write_text(json.dumps(made))
+    before = path.read_bytes()
+    trained.clear()
+    assert run("--again", "A") == run() == 1
+    message = f"({field}: expected {value!r} as there, found {found!r}); --fresh begins anew"
+    assert message in capsys.readouterr().err
+    assert trained == [] and path.read_bytes() == before
+
+
+MADE_FROM = b'{"provenance": {"data": "MNIST", "training images": 5, "epochs": 1}, '
+
+
+@pytest.mark.parametrize("content", [
+    b"", b'{"provenance": {', b"\xff\xfe\x00", b"[]", b"null", b"3", b'{"results": {}}',
+    b'{"provenance": [], "results": {}}',
+    b'{"provenance": {"data": "MNIST"}, "results": {}}',
+    MADE_FROM + b'"results": []}',
+    MADE_FROM + b'"results": {"A": ["error"]}}',
+    MADE_FROM + b'"results": {"A": {"minutes": 1}}}'])
+def test_a_damaged_file_is_named_and_left_alone(content, run, trained, path, capsys):
+    path.write_bytes(content)
+    assert run() == 1
+    message = capsys.readouterr().err
+    assert message.startswith(f"{path}: expected results of python -m tried, found another or a "
+                              "damaged file (")
+    assert "--fresh" in message and message.count("\n") == 1
+    assert path.read_bytes() == content and trained == []
+    assert run("--fresh") == 0
+
+
+def test_a_missing_file_names_the_command_that_makes_it(path):
+    with pytest.raises(FileNotFoundError, match=r"tried\.json: expected results, found no file; "
+                                                "python -m tried makes it in some 3 minutes"):
+        read_results(STUDY, path)
+
+
+def test_a_place_that_cannot_be_written_is_named_before_anything_is_trained(run, trained, path,
+                                                                            capsys):
+    path.write_text("in the way")
+    assert run("--output", str(path / "inner.json")) == 1
+    assert f"{path / 'inner.json'}: cannot be written (" in capsys.readouterr().err
+    assert run("--output", str(path.parent)) == 1
+    assert "Is a directory" in capsys.readouterr().err
+    assert trained == []
+
+
+def test_a_disk_that_fills_up_leaves_the_file_as_it_was(run, path, monkeypatch, capsys):
+    replace, calls = os.replace, []
+
+    def full_at_the_third(*names):
+        calls.append(1)
+        if len(calls) == 3:
+            raise OSError(28, "No space left on device")
+        replace(*names)
+
+    monkeypatch.setattr(os, "replace", full_at_the_third)
+    assert run() == 1
+    assert capsys.readouterr().err == f"{path}: cannot be written (No space left on device)\n"
+    assert list(results_in(path)) == NAMES[:1]
+    assert sorted(file.name for file in path.parent.iterdir()) == ["tiny", "tried.json"]
+
+
+@pytest.mark.parametrize("options, message", [
+    (["--images", "127"], "--images: expected a whole number of at least 128, found 127"),
+    (["--images", "many"], "--images: expected a whole number of at least 128, found 'many'"),
+    (["--epochs", "0"], "--epochs: expected a whole number of at least 1, found 0"),
+    (["--epochs", "1.5"], "--epochs: expected a whole number of at least 1, found '1.5'"),
+    (["--fast"], "unrecognized arguments: --fast"),
+    (["--fresh", "--again", "A"], "not allowed with argument --fresh"),
+])
+def test_a_bad_command_line_is_named(options, message, run, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        run(*options)
+    assert message in capsys.readouterr().err
+
+
+def test_options_left_out_mean_the_study_s_own(path):
+    options = parse(STUDY._replace(path=path), "", [])
+    assert (options.output, options.epochs, options.images) == (path, 10, None)
+
+
+@pytest.mark.parametrize("source, found", [
+    ("auto", "train-images-idx3-ubyte"),
+    ("paper", "CSCM77_SOURCE: expected one of auto, mnist, strokes, found 'paper'\n")])
+def test_without_data_there_is_a_message_and_no_traceback(source, found, monkeypatch, path, capsys):
+    monkeypatch.setattr("cscm77.data.mnist.mirrors", list)
+    monkeypatch.setenv("CSCM77_SOURCE", source)
+    folder = ["--mnist", str(path.parent / "nowhere")] if source == "auto" else []
+    assert run_command(STUDY, "", ["--output", str(path), *folder], pytest.fail, pytest.fail) == 1
+    assert found in capsys.readouterr().err
+
+
+def test_a_table_that_the_terminal_cannot_show_does_not_end_the_command(run, monkeypatch):
+    shown = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    monkeypatch.setattr(sys, "stdout", shown)
+    assert run() == 0
+    shown.flush()
+    assert b"1.5 " in shown.buffer.getvalue()
