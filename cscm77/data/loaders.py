@@ -15,7 +15,7 @@ from typing import NamedTuple
 import torch
 from torch.utils.data import DataLoader, Dataset, default_collate
 
-from cscm77.checks import check_batch, check_batch_size, check_between, check_images
+from cscm77.checks import check_batch, check_batch_size, check_images, check_whole
 from cscm77.data.mnist import (
     FILES,
     MNISTUnavailable,
@@ -155,10 +155,9 @@ def mnist_loaders(batch_size=128, num_val=5000, root=None, source="auto", device
         MNISTUnavailable: MNIST cannot be had, and the source is "mnist".
     """
     limit = _image_limit()
-    check_between("num_val", num_val, 0, TRAINING_IMAGES - 1)
-    at_hand = min(TRAINING_IMAGES - num_val, limit)
-    check_between("batch_size", batch_size, 1, at_hand, ", the training images at hand")
-    batch_size = int(batch_size)  # numpy's too, which DataLoader refuses
+    num_val = check_whole("num_val", num_val, 0, TRAINING_IMAGES - 1)
+    training_images = min(TRAINING_IMAGES - num_val, limit)
+    batch_size = check_whole("batch_size", batch_size, 1, training_images)
     source, device = _chosen_source(source), _usable_device(device)
     data = _arrays(source, _searched_folders(root), device)
     splits = _splits(data, num_val, limit, device)

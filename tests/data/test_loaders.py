@@ -178,7 +178,7 @@ def test_a_worker_loads_our_data(digits, start, collate_fn):
 
 @pytest.mark.parametrize("options, expected, found", [
     ({"batch_size": 0}, "batch_size: expected a whole number from 1 to 50,", "found 0"),
-    ({"batch_size": 51}, "from 1 to 50, the training images at hand", "found 51"),
+    ({"batch_size": 51}, "batch_size: expected a whole number from 1 to 50", "found 51"),
     ({"batch_size": 8.0}, "batch_size: expected a whole number", "found 8.0"),
     ({"batch_size": True}, "batch_size: expected a whole number", "found True"),
     ({"num_val": -1}, "num_val: expected a whole number from 0 to 59", "found -1"),
