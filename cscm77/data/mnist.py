@@ -237,7 +237,7 @@ def _keep_download(want, data, unused, folder):
 
 
 def _set_aside(path):
-    """Give our download another name: somebody may have put a file of theirs in its place."""
+    """Rename our download, which may be a file that somebody has put in its place."""
     with contextlib.suppress(FileNotFoundError):  # another process was faster
         os.replace(path, beside(path, f".damaged-{md5_of(path.read_bytes())[:8]}"))
 

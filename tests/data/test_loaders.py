@@ -168,6 +168,7 @@ def test_parts_and_mixtures_of_our_data(digits, collate_fn):
 
 @pytest.mark.parametrize("collate_fn", [gather, None], ids=["ours", "torch's"])
 @pytest.mark.parametrize("start", [pytest.param("fork", marks=not_on_windows), "spawn"])
+@pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")  # of Python 3.12's fork
 def test_a_worker_loads_our_data(digits, start, collate_fn):
     worked = DataLoader(digits, 4, num_workers=1, multiprocessing_context=start,
                         collate_fn=collate_fn)
