@@ -6,11 +6,13 @@ Axes: N rows, Z latents, C classes.
 
 import math
 import numbers
+from operator import length_hint
 
 import torch
 from torch import nn
 from torch.nn.parallel import DataParallel, DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel
+from torch.utils.data import Dataset, IterableDataset
 
 # ---------------------------------------------------------------- numbers
 
@@ -211,5 +213,62 @@ def check_batch_norm(batch_size, network):
                          "(BatchNorm1d) and one image has no spread, found 1")
 
 
+# ---------------------------------------------------------------- loaders and batches
+
+
+def shape_of(value):
+    """Name what was found: a tensor's dtype and shape, or else the type."""
+    if isinstance(value, torch.Tensor):
+        return f"{value.dtype} {tuple(value.shape)}"
+    return type(value).__name__
+
+
 def check_loader(name, loader):
-    pass
+    """Refuse what gives no batches, or gives them only once; no random number is drawn for it."""
+    found = _in_the_place_of_a_loader(loader)
+    if found:
+        raise ValueError(f"{name}: expected a loader of batches (images, labels), found {found}")
+    if length_hint(loader, 1) == 0:
+        raise ValueError(f"{name}: expected at least one batch, found none")
+
+
+def _in_the_place_of_a_loader(found):
+    kind = type(found).__name__
+    if hasattr(found, "_fields"):
+        return f"all of {kind}({', '.join(found._fields)}): pass one of them, such as .train"
+    if isinstance(found, (list, tuple)) and any(isinstance(part, torch.Tensor) for part in found):
+        return "tensors: pass DataLoader(TensorDataset(images, labels), batch_size)"
+    if isinstance(found, Dataset) and not isinstance(found, IterableDataset):
+        return f"the data set {kind}: pass DataLoader(it, batch_size)"
+    if hasattr(found, "__next__"):
+        return f"a {kind}, which can be gone through only once"
+    if isinstance(found, torch.Tensor) or not hasattr(found, "__iter__"):
+        return shape_of(found)
+    return None
+
+
+def check_batch(batch):
+    """Refuse what is no pair of images (N, ...) and N labels; it looks at no value."""
+    if not isinstance(batch, (list, tuple)) or len(batch) != 2:
+        found = shape_of(batch)
+        if isinstance(batch, (list, tuple)):
+            found += f" of {len(batch)}"
+        raise ValueError(f"the loader: expected batches of (images, labels), found a {found}")
+    images, labels = batch
+    if not isinstance(images, torch.Tensor) or images.ndim == 0:
+        raise ValueError(f"images: expected a tensor (N, ...), found {shape_of(images)}")
+    if number_of(labels) != len(images):
+        raise ValueError(f"labels: expected {len(images)}, one for each image, "
+                         f"found {number_of(labels)} ({shape_of(labels)})")
+
+
+def number_of(labels):
+    """The length of a tensor, an array or a list; None for what has none, such as one number."""
+    return len(labels) if hasattr(labels, "__len__") and getattr(labels, "shape", True) else None
+
+
+def check_batch_size(batch_size, found):
+    """Refuse a loader's batch of another size than the training was told."""
+    if found != batch_size:
+        raise ValueError(f"batch_size: expected batches of {batch_size} images from the loader, "
+                         f"found one of {found}")
