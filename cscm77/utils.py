@@ -1,5 +1,9 @@
-"""Small things that both notebooks and the training loops need: seeds, the device, a progress bar."""
+"""Small things that notebooks and trainings need: seeds, settings, one-hot rows, networks.
 
+Axes: N labels in a row, C classes.
+"""
+
+import copy
 import os
 import platform
 import random
@@ -8,7 +12,16 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import torch
+from torch import nn
+from torch.nn.utils import parametrize
 from tqdm import tqdm
+
+from cscm77.checks import check_labels, check_whole, unwrapped
+
+__all__ = ["reset_seed", "keep_freed_memory", "arithmetic", "matmul_precision", "seeded",
+           "default_device", "device_of", "dtype_of", "unwrapped", "processor_name",
+           "printable_output", "in_notebook", "progress_bar",
+           "one_hot", "initialize_weights", "channels_last", "copy_of", "eval_mode", "frozen"]
 
 LARGEST_KEPT = 2**25 - 2**16  # bytes: the C library takes nothing from blocks of 32 MiB or more
 
@@ -17,50 +30,80 @@ def reset_seed(number):
     """Seed Python's and torch's random numbers, on every device.
 
     Args:
-        number: an integer.
+        number: an integer, numpy's too, of 64 bits.
     """
+    number = check_whole("number", number, least=-2**63, most=2**64 - 1)  # torch's own bounds
     random.seed(number)
     torch.manual_seed(number)
 
 
 def keep_freed_memory():
-    """Let freed memory wait for the next tensor, where it would go back to the system and be asked for at each step.
+    """Let freed memory wait for the next tensor: else the system is asked for it at each step.
 
-    That is a setting of Linux's C library, which takes it from the largest block it has seen freed; elsewhere this
-    does nothing.
+    That is a setting of Linux's C library, which takes it from the largest block it has seen
+    freed; elsewhere this does nothing.
     """
     torch.empty(LARGEST_KEPT, dtype=torch.uint8)  # freed at once
 
 
 @contextmanager
-def matmul_precision(name):
-    """Set the precision of float32 matrix products, and of a GPU's convolutions, for a while.
+def arithmetic(precision, *, flush=None):
+    """Set how exactly numbers are multiplied, and what becomes of tiny ones; both are put back.
 
     Args:
-        name: "highest", "high" or "medium", as `torch.set_float32_matmul_precision` has them.
+        precision: "highest", "high" or "medium", as `torch.set_float32_matmul_precision` has
+            them: of float32 matrix products, and of a GPU's convolutions.
+        flush: whether numbers below 1e-38 become zeros, in this thread and those that torch
+            starts from then on; None leaves that as it is.
     """
     kept = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
-    torch.set_float32_matmul_precision(name)
-    torch.backends.cudnn.allow_tf32 = name != "highest"
+    flushed = sys.float_info.min / 2 == 0  # torch does not tell
     try:
+        torch.set_float32_matmul_precision(precision)
+        torch.backends.cudnn.allow_tf32 = precision != "highest"
+        if flush is not None:
+            torch.set_flush_denormal(flush)
         yield
     finally:
         torch.set_float32_matmul_precision(kept[0])
         torch.backends.cudnn.allow_tf32 = kept[1]
+        if flush is not None:
+            torch.set_flush_denormal(flushed)
+
+
+def matmul_precision(name):
+    """`arithmetic` of a precision alone."""
+    return arithmetic(name)
+
+
+@contextmanager
+def seeded(device, seed=0):
+    """Draw random numbers from a seed for a while; those of the training stay as they were."""
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        torch.manual_seed(seed)
+        yield
+
+
+# ---------------------------------------------------------------- where it runs
 
 
 def default_device():
-    """Give the device to train on: "cuda" where there is one, else "cpu"."""
+    """The device to train on: "cuda" where there is one, else "cpu"."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def device_of(model):
-    """Give the device that a model's parameters are on."""
+    """The device that a model's parameters are on."""
     return next(model.parameters()).device
 
 
+def dtype_of(model):
+    """The floating-point type that a model computes with."""
+    return next(p.dtype for p in model.parameters() if p.is_floating_point())
+
+
 def processor_name(device):
-    """Name the processor that a device stands for, as well as the system can.
+    """The name of the processor that a device stands for, as well as the system can tell it.
 
     Args:
         device: a `torch.device`.
@@ -68,23 +111,31 @@ def processor_name(device):
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     with suppress(OSError):  # the file is Linux's
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
+        about = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
+        for line in about.splitlines():
             if line.startswith("model name"):
                 return line.partition(":")[2].strip()
     return platform.processor() or platform.machine()
 
 
+def printable_output():
+    """Let output that a terminal has no letters for come out as escapes, and stop nothing."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):  # a notebook's stream shows everything
+            stream.reconfigure(errors="backslashreplace")
+
+
 def in_notebook():
-    """Tell whether this is a kernel with a page in front of it (Jupyter, Colab, VS Code)."""
+    """Whether this is a kernel with a page in front of it (Jupyter, Colab, VS Code)."""
     ipython = sys.modules.get("IPython")
     return ipython is not None and hasattr(ipython.get_ipython(), "kernel")
 
 
 def progress_bar(total, description, unit="it", done=0):
-    """Make a progress bar that erases itself at the end, so that a saved notebook or a log holds none of it.
+    """A progress bar that erases itself at the end: a saved notebook or a log holds none of it.
 
-    It is plain text on standard output, shown in a terminal and in a notebook, and nowhere else; tqdm's own
-    variable TQDM_DISABLE=1 turns it off.
+    It is plain text on standard output, shown in a terminal and in a notebook, and nowhere else;
+    tqdm's own variable TQDM_DISABLE=1 turns it off.
 
     Args:
         total: number of steps, or None where it is not known.
@@ -95,9 +146,102 @@ def progress_bar(total, description, unit="it", done=0):
     Returns:
         A `tqdm` bar, to be used in a `with` block.
     """
-    seen = (in_notebook() or sys.stdout.isatty()) and os.environ.get("TQDM_DISABLE", "0") in ("", "0")
-    return tqdm(total=total, initial=done, desc=description, file=sys.stdout, leave=False, dynamic_ncols=True,
-                unit=unit, unit_scale=unit == "B", disable=not seen)
+    wanted = os.environ.get("TQDM_DISABLE", "0") in ("", "0")
+    return tqdm(total=total, initial=done, desc=description, file=sys.stdout, leave=False,
+                dynamic_ncols=True, unit=unit, unit_scale=unit == "B",
+                disable=not (wanted and (in_notebook() or sys.stdout.isatty())))
+
+
+# ---------------------------------------------------------------- labels and networks
+
+
+def one_hot(labels, class_size, *, like=None):
+    """Rows with a single 1, one for each label.
+
+    Args:
+        labels: integers from 0 to class_size - 1, (N,), a tensor or a list.
+        class_size: C.
+        like: the tensor whose type and device the rows take, if any.
+
+    Returns:
+        (N, C), else float32 on the labels' device.
+
+    Raises:
+        ValueError: labels that are not a row of integers, or (on a CPU, where looking costs
+            nothing) out of range.
+    """
+    labels, class_size = torch.as_tensor(labels), check_whole("class_size", class_size)
+    check_labels(labels, class_size)
+    dtype, device = (torch.float32, labels.device) if like is None else (like.dtype, like.device)
+    classes = torch.arange(class_size, device=device)  # int64, which every class fits
+    return (labels.to(device).unsqueeze(1) == classes).to(dtype)
+
+
+@torch.no_grad()
+def initialize_weights(m):
+    """Draw a layer's weights anew, uniformly: Glorot and Bengio (2010); for `model.apply`.
+
+    Linear and transposed convolutions alone, as the course has it. Weights that are computed from
+    others (spectral or weight normalisation, pruning) are set through those; the draws are the
+    same in every memory format.
+
+    Raises:
+        ValueError: a weight that is computed in a way that cannot be turned round.
+    """
+    if not isinstance(m, (nn.Linear, nn.ConvTranspose2d)):
+        return
+    weight = m.weight
+    drawn = torch.empty(weight.shape, dtype=weight.dtype, device=weight.device)
+    nn.init.xavier_uniform_(drawn)
+    if parametrize.is_parametrized(m, "weight"):
+        _assign_weight(m, drawn)
+    elif hasattr(m, "weight_v"):  # nn.utils.weight_norm: weight = g v / |v|
+        m.weight_v.copy_(drawn)
+        m.weight_g.copy_(drawn.square().sum_to_size(m.weight_g.shape).sqrt())
+    else:  # nn.utils.spectral_norm and pruning compute from a weight_orig
+        source = getattr(m, "weight_orig", weight)
+        if not isinstance(source, nn.Parameter):
+            raise ValueError("initialize_weights: expected a weight that is a parameter, "
+                             f"found a computed one in {type(m).__name__}")
+        source.copy_(drawn)
+
+
+def _assign_weight(layer, weight):
+    try:
+        layer.weight = weight  # calls each parametrization's right_inverse
+    except (NotImplementedError, RuntimeError) as error:
+        names = ", ".join(type(p).__name__ for p in layer.parametrizations.weight)
+        raise ValueError("initialize_weights: expected a weight that can be assigned to, "
+                         f"found one computed by {names} ({error})") from error
+
+
+def channels_last(network, optimizer=None):
+    """Turn the order of 2-D convolutions' weights in memory into the one that is read fastest.
+
+    In place: the numbers and the `Parameter` objects stay.
+
+    Args:
+        network: any module; only its 4-dimensional parameters change.
+        optimizer: of the network. What it keeps of each weight takes the same order, since fused
+            Adam walks through both as they lie in memory.
+    """
+    for p in network.parameters():
+        if p.ndim == 4:
+            kept = optimizer.state.get(p, {}) if optimizer is not None else {}
+            same_shape = [v for v in kept.values() if torch.is_tensor(v) and v.shape == p.shape]
+            for tensor in (p, *same_shape, *([] if p.grad is None else [p.grad])):
+                tensor.data = tensor.data.contiguous(memory_format=torch.channels_last)
+
+
+def copy_of(network):
+    """A deep copy, of a network too whose computed weights hang on others.
+
+    `nn.utils.spectral_norm` and `weight_norm` keep the last weight with its gradient's history,
+    which `copy.deepcopy` refuses.
+    """
+    computed = (value for module in network.modules() for value in vars(module).values()
+                if torch.is_tensor(value) and not value.is_leaf)
+    return copy.deepcopy(network, {id(value): value.detach().clone() for value in computed})
 
 
 @contextmanager
@@ -109,14 +253,6 @@ def eval_mode(model):
         yield
     finally:
         model.train(was_training)
-
-
-@contextmanager
-def seeded(device, seed=0):
-    """Draw random numbers from a seed for a while; those of the training are left as they were."""
-    with torch.random.fork_rng([device] if device.type == "cuda" else []):
-        torch.manual_seed(seed)
-        yield
 
 
 @contextmanager

@@ -84,7 +84,7 @@ def test_a_progress_bar_can_be_turned_off(capsys, monkeypatch):
 
 
 def test_the_processor_has_a_name_without_the_file_of_linux_too(monkeypatch):
-    def no_file(path):
+    def no_file(path, **_):
         raise FileNotFoundError(path)
 
     assert processor_name(torch.device("cpu"))
