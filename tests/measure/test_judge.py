@@ -5,7 +5,7 @@ import torch
 
 from cscm77.data.loaders import mnist_loaders
 from cscm77.measure import judge as module
-from cscm77.measure.judge import FEATURES, Judge, check_pixels, judge_of, train_judge
+from cscm77.measure.judge import FEATURES, Judge, judge_of, train_judge
 
 
 @pytest.fixture
@@ -66,7 +66,7 @@ def test_a_reading_has_features_and_probabilities_and_no_setting_changes_it(load
     assert reading.features.shape == (101, FEATURES) and reading.features.dtype == torch.float64
     torch.testing.assert_close(reading.probabilities.sum(1), torch.ones(101, dtype=torch.float64))
     assert torch.equal(reading.labels, reading.probabilities.argmax(1)) and judge.training
-    monkeypatch.setattr(module, "AT_ONCE", 10)  # a ragged last batch of one
+    monkeypatch.setattr(module, "CHUNK", 10)  # a ragged last batch of one
     torch.set_float32_matmul_precision("medium")
     try:
         again = judge.read(images.flatten(1))
@@ -80,7 +80,7 @@ def test_a_reading_has_features_and_probabilities_and_no_setting_changes_it(load
     (torch.rand(2, 784) - 1, r"values in \[0, 1\], found -"), (torch.full((2, 784), torch.nan), "found nan")])
 def test_what_is_no_image_is_refused(images, message):
     with pytest.raises(ValueError, match=message):
-        check_pixels(images)
+        Judge().read(images)
 
 
 def test_on_real_mnist_it_reads_more_than_99_2_percent(real_mnist, tmp_path, two_threads):

@@ -108,6 +108,6 @@ def test_the_plane_of_digits_holds_their_means_and_not_the_noise():
 
 
 def test_a_number_that_is_not_finite_is_named():
-    assert bounds.finite("x", 1.5) == 1.5
+    assert bounds.check_finite("x", 1.5) == 1.5
     with pytest.raises(FloatingPointError, match="x: expected a finite number, found inf"):
-        bounds.finite("x", math.inf)
+        bounds.check_finite("x", math.inf)

@@ -103,7 +103,7 @@ def test_too_few_samples_nan_and_other_widths_are_refused(distance):
 
 
 def test_neighbourhoods_equal_a_loop(monkeypatch):
-    monkeypatch.setattr(evaluation, "AT_ONCE", 7)
+    monkeypatch.setattr(evaluation, "CHUNK", 7)
     real, fake, k = torch.randn(30, 2).double(), torch.randn(25, 2).double() * 0.7 + 0.3, 3
 
     def reach(points):
@@ -180,7 +180,7 @@ def test_worst_pairs_come_in_order():
 def test_generate_is_in_eval_mode_in_the_unit_range_and_the_same_in_any_batches(monkeypatch):
     G, noise = gan.build_dc_generator(), gan.sample_noise(23, 96)
     whole = generate(G, noise, low=-1)
-    monkeypatch.setattr(evaluation, "AT_ONCE", 10)
+    monkeypatch.setattr(evaluation, "CHUNK", 10)
     torch.testing.assert_close(generate(G, noise, low=-1), whole)
     assert whole.shape == (23, 1, 28, 28) and whole.min() >= 0 and whole.max() <= 1 and G.training
     G.eval()
@@ -204,7 +204,7 @@ def test_digits_are_asked_for_one_by_one_from_the_same_latents_each_time():
 
 
 def test_nearest_images_equal_a_loop(monkeypatch):
-    monkeypatch.setattr(evaluation, "AT_ONCE", 10)
+    monkeypatch.setattr(evaluation, "CHUNK", 10)
     samples, training = torch.rand(5, 1, 28, 28), torch.rand(30, 784)
     distance, index = nearest_images(samples, training)
     for i in range(5):
@@ -234,7 +234,7 @@ def test_quality_is_that_of_its_parts_whatever_is_held_at_a_time(monkeypatch):
     assert quality[5:9] == neighbourhoods(real.features, fake.features)
     assert quality.score == pytest.approx(10) and quality.uniformity == 0 and quality.classes == [6] * 10
     assert len(quality.numbers()) == len(evaluation.QUALITY_COLUMNS)
-    monkeypatch.setattr(evaluation, "AT_ONCE", 7)
+    monkeypatch.setattr(evaluation, "CHUNK", 7)
     assert measure_samples(fake, real).numbers() == pytest.approx(quality.numbers(), rel=1e-6)
 
 

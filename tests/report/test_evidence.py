@@ -7,7 +7,7 @@ import matplotlib.pyplot as plt
 import pytest
 import torch
 
-from cscm77.report.evidence import PRINT_RESOLUTION, Evidence, as_markdown, as_text, cell
+from cscm77.report.evidence import PRINT_RESOLUTION, Evidence, as_markdown, as_text, formatted
 
 COLUMNS = {"-ELBO": ".2f", "images": ",", "note": ""}
 
@@ -92,4 +92,4 @@ def test_text_and_markdown_of_a_table():
 @pytest.mark.parametrize("value, form, text", [(1.234, ".1f", "1.2"), (None, ".1f", "-"), ("as is", ".1f", "as is"),
                                                (12345, ",", "12,345"), (0.5, ".0%", "50%")])
 def test_a_cell(value, form, text):
-    assert cell(value, form) == text
+    assert formatted(value, form) == text
