@@ -29,10 +29,11 @@ def write_notebook(path, cells):
     return path
 
 
-def run(*arguments):
+def run(*arguments, **settings):
     command = [sys.executable, "-m", "cscm77", *map(str, arguments)]
-    environment = {**os.environ, "PYTHONPATH": str(TOP)}  # for the kernels of notebooks that lie elsewhere
-    return subprocess.run(command, cwd=TOP, env=environment, capture_output=True, text=True)
+    environment = {**os.environ, **settings, "PYTHONPATH": str(TOP)}  # for the kernels elsewhere
+    return subprocess.run(command, cwd=TOP, env=environment, capture_output=True, text=True,
+                          encoding=settings.get("PYTHONIOENCODING"))
 
 
 @pytest.fixture(scope="module")
@@ -133,10 +134,56 @@ def test_the_original_is_replaced_only_when_asked(tmp_path):
     assert nbformat.read(notebook, as_version=4).cells[0].outputs[0].text == "new\n"
 
 
+@pytest.mark.parametrize("encoding", ["ascii", "cp1252"])
+def test_text_that_the_terminal_cannot_show_stops_nothing(tmp_path, encoding):
+    notebook = write_notebook(tmp_path / "text.ipynb", [
+        "# Sigma \u03c3", "print('\u03c3 = 1 \u00b1 2')", "raise ValueError('\u03c3')"])
+    done = run(notebook, "--output", tmp_path / "out", PYTHONIOENCODING=encoding)
+    assert done.returncode == 1 and r"## Sigma \u03c3" in done.stdout
+    assert done.stderr.splitlines()[-1].endswith(r"line 1: ValueError: \u03c3")
+    executed = nbformat.read(tmp_path / "out" / "text.ipynb", as_version=4)
+    assert executed.cells[1].outputs[0].text == "\u03c3 = 1 \u00b1 2\n"
+    assert "\u03c3 = 1 \u00b1 2" in (tmp_path / "out" / "text.html").read_text(encoding="utf-8")
+
+
+@pytest.fixture
+def two_cells(monkeypatch, tmp_path):
+    """A notebook whose execution is played: its first cell prints, no kernel is started."""
+    notebook = write_notebook(tmp_path / "two.ipynb", ["print(1)", "print(2)"])
+
+    def play(client, **_):
+        message = {"header": {}, "parent_header": {}, "msg_type": "stream",
+                   "content": {"name": "stdout", "text": "1\n"}}
+        client.nb.cells[0].outputs = [new_output("stream", text="1\n")]
+        command.TerminalClient.process_message(client, message, client.nb.cells[0], 0)
+
+    monkeypatch.setattr(command.TerminalClient, "execute", play)
+    return notebook
+
+
+def test_what_was_executed_is_written_where_printing_fails(two_cells, tmp_path, monkeypatch):
+    def closed(*words, **_):
+        if words == ("1\n",):
+            raise BrokenPipeError
+
+    monkeypatch.setattr("builtins.print", closed)
+    before = two_cells.read_bytes()
+    with pytest.raises(BrokenPipeError):
+        command.run(two_cells, tmp_path / "out", update=True)
+    assert nbformat.read(tmp_path / "out" / "two.ipynb", as_version=4).cells[0].outputs
+    assert (tmp_path / "out" / "two.html").is_file() and two_cells.read_bytes() == before
+
+
+def test_a_full_disk_is_said_in_words(two_cells, tmp_path, full_disk, capsys):
+    assert command.main([str(two_cells), "--output", str(tmp_path / "out"), "--update"]) == 1
+    assert "two.ipynb was not written: No space left on device" in capsys.readouterr().err
+    assert [path.name for path in (tmp_path / "out").iterdir()] == []
+
+
 @pytest.mark.parametrize("arguments, message", [
     (["nonsense"], "expected vae, gan or the file of a notebook, found 'nonsense'"),
     (["vae.py"], "found 'vae.py'"),
-    (["--images", "0"], "expected a positive whole number, found '0'"),
+    (["--images", "0"], "expected a whole number of at least 1, found 0"),
     (["--images", "many"], "found 'many'"),
     (["--output", str(TOP)], "--output: expected another folder"),
 ])

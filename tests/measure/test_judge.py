@@ -1,4 +1,4 @@
-"""cscm77/measure/judge.py: trained once and always the same, kept and read back, unmoved by settings, good on real MNIST."""
+"""cscm77/measure/judge.py: trained once and always the same, unmoved by settings, good on MNIST."""
 
 import pytest
 import torch
@@ -43,21 +43,29 @@ def test_a_judge_of_an_older_version_is_trained_again(loaders, tmp_path, capsys,
     assert capsys.readouterr().out.count("Training the judge") == 2
 
 
-def test_a_place_that_cannot_be_written_is_said(loaders, tmp_path, capsys):
-    (tmp_path / "judge").write_text("a file where a folder should be")
+def test_why_it_cannot_be_kept_is_said_in_words(loaders, tmp_path, capsys, full_disk):
     assert judge_of(loaders, tmp_path).accuracy > 0.2
-    assert "cannot be kept" in capsys.readouterr().out
+    assert ("The judge cannot be kept as 300 of MNIST.pt (No space left on device), "
+            "and is trained again") in capsys.readouterr().out
 
 
 def test_training_depends_on_nothing_but_the_data_and_leaves_the_random_numbers(loaders):
-    judges = Judge(), Judge()
-    for seed, judge in enumerate(judges):
+    states = []
+    for seed, dtype in enumerate((torch.float32, torch.float64)):
         torch.manual_seed(seed)
-        before = torch.get_rng_state()
-        train_judge(judge, loaders.train.dataset)
-        assert torch.equal(torch.get_rng_state(), before)
-    for one, other in zip(*(judge.state_dict().values() for judge in judges), strict=True):
-        assert torch.equal(one, other)
+        torch.set_default_dtype(dtype)
+        try:
+            with torch.autocast("cpu", torch.bfloat16, enabled=bool(seed)):
+                judge = Judge()
+                before = torch.get_rng_state()
+                train_judge(judge, loaders.train.dataset)
+                assert torch.equal(torch.get_rng_state(), before)
+                features = judge.read(loaders.test.dataset.images.to(dtype)).features
+        finally:
+            torch.set_default_dtype(torch.float32)
+        states.append([*judge.state_dict().values(), features])
+    for one, other in zip(*states, strict=True):
+        assert one.dtype == other.dtype and torch.equal(one, other)
 
 
 def test_a_reading_has_features_and_probabilities_and_no_setting_changes_it(loaders, monkeypatch):

@@ -18,6 +18,7 @@ from cscm77.measure.samples import (
     ask_for_digits,
     class_counts,
     classifier_score,
+    conditional_accuracy,
     confusion_matrix,
     distance_from_uniform,
     frechet_distance,
@@ -30,6 +31,7 @@ from cscm77.measure.samples import (
     where_torchmetrics_is_installed,
     worst_pairs,
 )
+from cscm77.utils import unwrapped
 from cscm77_helper import evaluate_vae, run_a_gan, train_vae
 from vae import CVAE, VAE
 
@@ -203,6 +205,29 @@ def test_digits_are_asked_for_one_by_one_from_the_same_latents_each_time():
     assert torch.equal(torch.get_rng_state(), before)
 
 
+@pytest.mark.parametrize("wrap", [lambda model: model, nn.DataParallel])
+def test_a_model_of_other_classes_is_asked_in_its_own_precision(double_by_default, wrap):
+    model = wrap(CVAE(784, num_classes=26, hidden_dim=8))
+    decoder = unwrapped(model).decoder
+    images, asked = ask_for_digits(decoder, 15, each=2, num_classes=26)
+    assert asked.tolist() == sorted([*range(26)] * 2) and images.dtype == torch.float64
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(ask_for_digits(decoder, 15, each=2, num_classes=26)[0], images)
+    assert 0 <= conditional_accuracy(Judge(), model, each=2) <= 1
+    assert generate(decoder, torch.zeros(3, 41).float()).dtype == torch.float64
+    with pytest.raises(ValueError, match="each: expected a whole number of at least 1, found 0"):
+        ask_for_digits(decoder, 15, each=0)
+
+
+def test_measures_take_either_precision(double_by_default):
+    certain = torch.eye(10).float()
+    assert classifier_score(certain[:3]) == pytest.approx(3)
+    features = torch.randn(30, 4).float()
+    assert frechet_distance(features, features) < 1e-4 and kernel_distance(features, features)
+    distance, _ = nearest_images(torch.rand(3, 784).requires_grad_(), torch.rand(5, 784).float())
+    assert not distance.requires_grad
+
+
 def test_nearest_images_equal_a_loop(monkeypatch):
     monkeypatch.setattr(evaluation, "CHUNK", 10)
     samples, training = torch.rand(5, 1, 28, 28), torch.rand(30, 784)
@@ -243,6 +268,8 @@ def test_quality_is_that_of_its_parts_whatever_is_held_at_a_time(monkeypatch):
 def test_the_state_of_the_game(real, fake, classes, word):
     sentence = state_of_the_game([0.0, real, real], [1.0, fake, fake], classes, steps=2)
     assert sentence.startswith(word) and f"D(x) = {real:.2f}, D(G(z)) = {fake:.2f}" in sentence
+    with pytest.raises(ValueError, match="expected at least one step, found none"):
+        state_of_the_game([], [], classes, steps=2)
 
 
 # ---------------------------------------------------------------- libraries, and what measuring leaves alone
@@ -266,9 +293,9 @@ def test_other_errors_pass():
         raise ImportError("another")
 
 
-def test_the_helper_and_this_module_load_neither_torchmetrics_nor_ipywidgets():
+def test_the_helper_and_this_room_load_neither_torchmetrics_nor_ipywidgets_nor_typst():
     code = ("import sys, cscm77_helper, cscm77.measure.samples, cscm77.measure.judge, cscm77.report.evidence\n"
-            "print([name for name in ('torchmetrics', 'ipywidgets', 'scipy') if name in sys.modules])")
+            "print([name for name in ('torchmetrics', 'ipywidgets', 'typst', 'scipy') if name in sys.modules])")
     done = subprocess.run([sys.executable, "-c", code], cwd=TOP, capture_output=True, text=True)
     assert done.stdout.strip() == "[]", done.stderr
 

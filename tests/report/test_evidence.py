@@ -1,4 +1,4 @@
-"""cscm77/report/evidence.py, tables.py: what a report finds in the results, and that two notebooks share them in peace."""
+"""cscm77/report/evidence.py: what a report finds in the results, shared by two notebooks."""
 
 import json
 import math
@@ -72,14 +72,22 @@ def test_what_is_no_table_is_refused(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_place_that_cannot_be_written_is_said_once_and_the_table_is_shown(tmp_path, capsys):
-    (tmp_path / "results").write_text("a file where a folder should be")
-    evidence = Evidence(tmp_path / "results", "VAE", "MNIST")
+def test_what_cannot_be_written_is_said_once_and_the_table_is_shown(tmp_path, capsys, full_disk):
+    evidence = Evidence(tmp_path, "VAE", "MNIST")
     for _ in range(2):
         evidence.table("t", "title", {"n": ""}, {"a": [1]})
         evidence.figure("f", plt.figure(), "title")
     printed = capsys.readouterr().out
+    assert printed.count("metrics.json was not written: No space left on device\n") == 1
     assert printed.count("was not written") == 1 and printed.count("title; MNIST") == 2
+    assert [path.name for path in tmp_path.rglob("*")] == ["figures"]
+
+
+def test_text_is_shown_as_it_is_in_markdown_too(tmp_path):
+    evidence = Evidence(tmp_path, "VAE", "$1 and $2")
+    evidence.table("t", "p(x|z)", {"$": ""}, {"a|b": [1]})
+    page = (tmp_path / "evidence.md").read_text()
+    assert r"**p(x\|z); \$1 and \$2**" in page and r"| a\|b | 1 |" in page and r"|  | \$ |" in page
 
 
 def test_text_and_markdown_of_a_table():
@@ -91,5 +99,5 @@ def test_text_and_markdown_of_a_table():
 
 @pytest.mark.parametrize("value, form, text", [(1.234, ".1f", "1.2"), (None, ".1f", "-"), ("as is", ".1f", "as is"),
                                                (12345, ",", "12,345"), (0.5, ".0%", "50%")])
-def test_a_cell(value, form, text):
+def test_a_value_as_text(value, form, text):
     assert formatted(value, form) == text
