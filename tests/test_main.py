@@ -148,14 +148,12 @@ def test_text_that_the_terminal_cannot_show_stops_nothing(tmp_path, encoding):
 
 @pytest.fixture
 def two_cells(monkeypatch, tmp_path):
-    """A notebook whose execution is played: its first cell prints, no kernel is started."""
+    """A notebook whose execution is played: its first cell prints, and no kernel is started."""
     notebook = write_notebook(tmp_path / "two.ipynb", ["print(1)", "print(2)"])
 
     def play(client, **_):
-        message = {"header": {}, "parent_header": {}, "msg_type": "stream",
-                   "content": {"name": "stdout", "text": "1\n"}}
         client.nb.cells[0].outputs = [new_output("stream", text="1\n")]
-        command.TerminalClient.process_message(client, message, client.nb.cells[0], 0)
+        print("1\n", end="")
 
     monkeypatch.setattr(command.TerminalClient, "execute", play)
     return notebook

@@ -10,7 +10,7 @@ from PIL import Image
 from cscm77.report import pictures
 from cscm77.training.journal import GANHistory, VAEEpoch
 
-FORMULA = r"$5 and $\frac{1}"  # to matplotlib a formula, and a wrong one
+FORMULA = r"$\wrong$"  # to matplotlib a formula with an unknown symbol
 FIGURES = {  # (form of the values, a text) -> a figure
     "digits": lambda form, text: pictures.draw_digits(form(torch.rand(4, 784)), title=text),
     "strip": lambda form, text: pictures.draw_strip(form(torch.rand(3, 2, 784)), text),
