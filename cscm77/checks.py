@@ -185,8 +185,9 @@ def check_solver(name, solver, network):
 
 
 def check_scalar_loss(name, loss):
-    """The loss as a scalar tensor; refuses what cannot be differentiated."""
-    if isinstance(loss, torch.Tensor) and loss.numel() == 1 and loss.requires_grad:
+    """The loss as a scalar tensor; refuses what cannot be differentiated, where that is wanted."""
+    wanted = torch.is_grad_enabled()
+    if isinstance(loss, torch.Tensor) and loss.numel() == 1 and loss.requires_grad >= wanted:
         return loss.reshape(()) if loss.ndim else loss
     raise ValueError(f"{name}: expected a scalar tensor with a gradient, found {_in_words(loss)}")
 
@@ -204,3 +205,7 @@ def check_batch_norm(batch_size, network):
     if batch_size == 1 and any(isinstance(m, nn.BatchNorm1d) for m in network.modules()):
         raise ValueError("batch_size: expected at least 2, since the network normalises each batch "
                          "(BatchNorm1d) and one image has no spread, found 1")
+
+
+def check_loader(name, loader):
+    pass

@@ -5,13 +5,14 @@ import os
 import secrets
 import time
 from contextlib import suppress
+from itertools import count
 from pathlib import Path
 
 UNFINISHED = ".unfinished"  # what the name of a file ends with until all of it is on disk
 FORGOTTEN = 3600  # seconds after which an unfinished file is nobody's any more
 
 
-def write_whole(path, data):
+def write_whole(path, data, previous=None):
     """Put bytes or text in the place of a file; it is the old or the new one at any moment.
 
     The new one is written under a name that no other process uses, and gets its own when all of it is on disk.
@@ -19,6 +20,7 @@ def write_whole(path, data):
     Args:
         path: of the file; its folder is made.
         data: bytes, or text to be written as UTF-8.
+        previous: name for the old file, if it is to be kept.
 
     Raises:
         OSError: it cannot be written; what was there before is as it was.
@@ -31,6 +33,9 @@ def write_whole(path, data):
             file.write(data.encode() if isinstance(data, str) else data)
             file.flush()
             os.fsync(file.fileno())
+        if previous is not None:
+            with suppress(FileNotFoundError):  # none yet, or another process was faster
+                os.replace(path, previous)
         os.replace(unfinished, path)
     except BaseException:
         with suppress(OSError):
@@ -54,6 +59,12 @@ def remove_unfinished(path):
 def beside(path, ending):
     """Name a file's neighbour: beside(vae.pt, ".previous") is vae.pt.previous."""
     return path.with_name(path.name + ending)
+
+
+def free_name(path, taken=Path.exists):
+    """The first of vae-1.pt, vae-2.pt and so on that is not taken, for what was vae.pt."""
+    numbered = (path.with_name(f"{path.stem}-{n}{path.suffix}") for n in count(1))
+    return next(name for name in numbered if not taken(name))
 
 
 def reason_of(error):

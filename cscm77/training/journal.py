@@ -1,36 +1,39 @@
-"""What a training leaves to look back on: losses, probabilities, scores, generators beside G, a strip of samples."""
+"""What a training leaves to look back on: losses, probabilities, scores, averages, samples.
+
+Each of the two trainings has a journal of its own. Axes: N images, Z noise dimensions.
+"""
 
 import math
-from contextlib import contextmanager
 from typing import NamedTuple
 
 import torch
 from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
-from cscm77.utils import eval_mode, seeded
+from cscm77.utils import copy_of, device_of, eval_mode, seeded
 
 DECAY = 0.999  # a step
 AVERAGE_EVERY = 8  # steps: reading all weights at each step would cost more than it brings
+SHOWN_SAMPLES = 16  # of the last step, for the picture
 
 
 class LossLog:
-    """The losses of the steps so far, kept on the device until they are read: reading waits for the device."""
+    """The losses of all steps, left on the device until they are read: reading waits for it."""
 
     def __init__(self):
         self._steps, self._waiting, self._rows = [], [], []
 
     def __len__(self):
-        """Give the number of steps."""
+        """The number of steps."""
         return len(self._steps)
 
-    def add(self, epoch, step, batch_size, *losses):
+    def add(self, epoch, batch_size, *losses):
         """Note the losses of a step on batch_size images, scalar tensors."""
-        self._steps.append((epoch, step, batch_size))
+        self._steps.append((epoch, batch_size))
         self._waiting.append(torch.stack([loss.detach() for loss in losses]))
 
     def read(self):
-        """Give a row of floats for each step.
+        """A row of floats for each step.
 
         Raises:
             FloatingPointError: a loss is not a finite number; names the first such step.
@@ -40,26 +43,28 @@ class LossLog:
             self._waiting.clear()
             bad = (~losses.isfinite()).any(dim=1).nonzero()
             if len(bad):
-                epoch, step, _ = self._steps[len(self._rows) + bad[0].item()]
-                raise FloatingPointError(f"epoch {epoch}, step {step}: expected a finite loss, found "
-                                         f"{losses[bad[0].item()].tolist()}; a smaller learning rate may help")
+                step = len(self._rows) + bad[0].item()
+                raise FloatingPointError(
+                    f"epoch {self._steps[step][0]}, step {step}: expected a finite loss, found "
+                    f"{losses[bad[0].item()].tolist()}; a smaller learning rate may help")
             self._rows += losses.tolist()
         return self._rows
 
     def means(self):
-        """Average each loss over the images seen.
+        """Each loss, averaged over the images seen.
 
         Raises:
             ValueError: no step was taken.
         """
         if not self._steps:
             raise ValueError("the loader: expected at least one batch, found none")
-        sizes = torch.tensor([size for _, _, size in self._steps], dtype=torch.float64)
+        sizes = torch.tensor([size for _, size in self._steps], dtype=torch.float64)
         return (sizes @ torch.tensor(self.read(), dtype=torch.float64) / sizes.sum()).tolist()
 
     def state_dict(self):
-        """Give the steps and their losses as two tensors."""
-        return {"steps": torch.tensor(self._steps), "losses": torch.tensor(self.read(), dtype=torch.float64)}
+        """The steps and their losses as two tensors."""
+        return {"steps": torch.tensor(self._steps),
+                "losses": torch.tensor(self.read(), dtype=torch.float64)}
 
     def load_state_dict(self, state):
         """Take the steps and losses of another log in the place of one's own."""
@@ -68,27 +73,23 @@ class LossLog:
         self._rows = state["losses"].tolist()
 
 
-@contextmanager
-def at(epoch, step, log):
-    """Say in an error where the training stood."""
-    try:
-        yield
-    except (ValueError, FloatingPointError) as error:
-        log.read()  # an earlier loss that was not finite comes first: it is the reason
-        raise type(error)(f"epoch {epoch}, step {step}: {error}") from error
+# ---------------------------------------------------------------- variational autoencoders
 
 
 class VAEEpoch(NamedTuple):
-    """One epoch of a VAE, in nats per image: means over the epoch's training images, then over the validation images.
+    """One epoch of a VAE: means over its training images, then over the validation images.
 
-    The validation loss is that of the weights at the end of the epoch; None without a validation loader.
+    All in nats per image. The validation loss is that of the weights at the end of the epoch, and
+    `reconstructed` is what they make of the first validation images, (10, 784); both are None
+    without a validation loader.
     """
 
     epoch: int
     loss: float
     reconstruction: float
     kl: float
-    val_loss: float | None
+    val_loss: float | None = None
+    reconstructed: torch.Tensor | None = None
 
 
 class VAELosses(NamedTuple):
@@ -99,13 +100,49 @@ class VAELosses(NamedTuple):
     kl: float
 
 
+class VAEJournal:
+    """The losses of the epoch that is under way, and a `VAEEpoch` of each that is done."""
+
+    def __init__(self):
+        self.log, self.epochs = LossLog(), []
+
+    def begin_epoch(self):
+        """Forget the losses of the epoch before."""
+        self.log = LossLog()
+
+    def will_print(self):
+        """Whether the next step prints something."""
+        return False
+
+    def note(self, epoch, batch_size, *losses):
+        """Note a step: the loss and its two parts."""
+        self.log.add(epoch, batch_size, *losses)
+
+    def latest(self):
+        """What a progress bar shows."""
+        return {"loss": f"{self.log.read()[-1][0]:.1f}"}
+
+    def state_dict(self):
+        """All of it, as plain types and tensors."""
+        return {"log": self.log.state_dict(), "epochs": [list(epoch) for epoch in self.epochs]}
+
+    def load_state_dict(self, state):
+        """Take the contents of another journal in the place of one's own."""
+        self.log.load_state_dict(state["log"])
+        self.epochs = [VAEEpoch(*epoch) for epoch in state["epochs"]]
+
+
+# ---------------------------------------------------------------- generative adversarial networks
+
+
 class GANHistory(NamedTuple):
     """What a training leaves beside the trained G.
 
-    Step by step: the losses of D and G, and D's mean probabilities for real and for generated images (before the step).
-    `G_average` follows an exponential average of G's weights; it is in eval mode. `scores` has one number an epoch,
-    where a score was asked for, and `G_best` is then the state of G with the highest, else that of the last step.
-    `strip` shows what G made of the same noise every show_every steps: (pictures, samples, 784).
+    Step by step: the losses of D and G, and D's mean probabilities for real and for generated
+    images (before the step). `G_average` follows an exponential average of G's weights; it is in
+    eval mode. `scores` has one number an epoch, where a score was asked for, and `G_best` is then
+    the state of G with the highest, else that of the last step. `strip` shows what G made of the
+    same noise every show_every steps: (pictures, samples, 784).
     """
 
     d_loss: list
@@ -118,43 +155,98 @@ class GANHistory(NamedTuple):
     strip: torch.Tensor | None = None
 
 
-def score_of_epoch(score, run):
-    """Score G, if that was asked for, and keep its weights where they are the best so far; gives the epoch's record."""
-    if score is None:
-        return []
-    G, device = run.parts["G"], run.device
-    with eval_mode(G), torch.no_grad(), seeded(device):
-        value = float(score(G))
-    if not math.isfinite(value):
-        raise FloatingPointError(f"epoch {run.epoch}: expected a finite score, found {value}")
-    if all(value > earlier for earlier, in run.epochs):
-        run.parts["G_best"].load_state_dict(G.state_dict())
-    return [value]
+class GANJournal:
+    """The losses and probabilities of all steps, the averaged and the best G, samples and a strip.
+
+    Args:
+        G: the generator to be trained.
+        noise: (samples, Z), of the strip.
+        show_every: steps between two moments of the strip.
+        probability: turns D's scores into probabilities.
+        score: of G, after each epoch; or None.
+        show: function of this journal, called at each moment of the strip.
+    """
+
+    def __init__(self, G, noise, show_every, probability, score, show):
+        self.G, self.noise, self.show_every = G, noise, show_every
+        self.probability, self.score, self.show = probability, score, show
+        self.log, self.samples, self.strip, self.scores = LossLog(), torch.empty(0), [], []
+        self.average = averaged(G)
+        self.best = None if score is None else copy_of(G)
+
+    def networks(self):
+        """The networks beside D and G that belong to the state of the training."""
+        best = {} if self.best is None else {"G_best": self.best}
+        return {"G_average": self.average, **best}
+
+    def will_print(self):
+        """Whether the next step prints something."""
+        return len(self.log) % self.show_every == 0
+
+    def note(self, epoch, d_loss, g_loss, scores, fake):
+        """Note a step: losses, D's scores of real and generated images, the generated images."""
+        step, shown = len(self.log), self.will_print()
+        means = (self.probability(s).mean().to(d_loss.dtype) for s in scores)
+        self.log.add(epoch, len(fake), d_loss, g_loss.to(d_loss.dtype), *means)
+        self.samples = fake[:SHOWN_SAMPLES]
+        if step % AVERAGE_EVERY == 0:
+            self.average.update_parameters(self.G)
+        if shown:
+            self.strip.append(drawn_by(self.G, self.noise))
+            self.show(self)
+
+    def latest(self):
+        """What a progress bar shows."""
+        d_loss, g_loss, *_ = self.log.read()[-1]
+        return {"D": f"{d_loss:.3f}", "G": f"{g_loss:.3f}"}
+
+    def line(self, step):
+        """The losses of a step as the brief prints them."""
+        d_loss, g_loss, *_ = self.log.read()[step]
+        return f"Iter: {step}, D: {d_loss:.4}, G:{g_loss:.4}"
+
+    def score_epoch(self, epoch):
+        """Score G, if that was asked for, and keep its weights where they are the best so far."""
+        if self.score is None:
+            return
+        with eval_mode(self.G), torch.no_grad(), seeded(device_of(self.G)):
+            value = float(self.score(self.G))
+        if not math.isfinite(value):
+            raise FloatingPointError(f"epoch {epoch}: expected a finite score, found {value}")
+        if all(value > earlier for earlier in self.scores):
+            self.best.load_state_dict(self.G.state_dict())
+        self.scores.append(value)
+
+    def history(self):
+        """What `run_a_gan` returns."""
+        d_loss, g_loss, d_real, d_fake = ([row[i] for row in self.log.read()] for i in range(4))
+        best = (self.G if self.best is None else self.best).state_dict()
+        return GANHistory(d_loss, g_loss, self.average.module,
+                          {name: values.clone() for name, values in best.items()}, d_real, d_fake,
+                          self.scores, torch.stack(self.strip) if self.strip else None)
+
+    def state_dict(self):
+        """All of it but the networks, as plain types and tensors."""
+        return {"log": self.log.state_dict(), "strip": self.strip, "scores": self.scores,
+                "samples": self.samples.cpu().clone()}  # of a view, the whole batch would be saved
+
+    def load_state_dict(self, state):
+        """Take the contents of another journal in the place of one's own."""
+        self.log.load_state_dict(state["log"])
+        self.strip, self.scores, self.samples = state["strip"], state["scores"], state["samples"]
 
 
 def drawn_by(G, noise):
-    """Give what G makes of some noise, in eval mode, on the CPU."""
+    """What G makes of some noise, in eval mode, on the CPU."""
     with eval_mode(G), torch.no_grad():
         return G(noise).cpu()
 
 
-def gan_history(run):
-    """Give the `GANHistory` of a run."""
-    d_loss, g_loss, d_real, d_fake = ([row[i] for row in run.log.read()] for i in range(4))
-    best = run.parts.get("G_best", run.parts["G"]).state_dict()
-    return GANHistory(d_loss, g_loss, run.parts["G_average"].module,
-                      {name: values.clone() for name, values in best.items()}, d_real, d_fake,
-                      [value for epoch in run.epochs for value in epoch],
-                      torch.stack(run.strip) if run.strip else None)
-
-
-# ---------------------------------------------------------------- the averaged generator
-
-
 def averaged(generator):
-    """Make a copy of a generator that follows the average of its weights and of its batch-normalisation statistics.
+    """A copy of a generator that follows the average of its weights and of its batch statistics.
 
-    Call `update_parameters(generator)` on it every AVERAGE_EVERY steps. Polyak averages for GANs: Yazici et al. (2019).
+    Call `update_parameters(generator)` on it every AVERAGE_EVERY steps. Polyak averages for GANs:
+    Yazici et al. (2019).
 
     Args:
         generator: the network to be trained, on any device.
@@ -162,26 +254,26 @@ def averaged(generator):
     Returns:
         A `torch.optim.swa_utils.AveragedModel`; its `module` is the averaged generator.
     """
-    average = AveragedModel(generator, multi_avg_fn=_move_towards, use_buffers=True)
+    average = AveragedModel(copy_of(generator), multi_avg_fn=_move_towards, use_buffers=True)
     return average.requires_grad_(False).eval()
 
 
 @torch.no_grad()
 def _move_towards(averages, values, updates):
     """Move averages towards values, in place."""
-    weight = 1 - decay_after(updates)  # a tensor: a plain number would have to be fetched from the device
+    weight = 1 - decay_after(updates)  # a tensor: a plain number would be fetched from the device
     for average, value in zip(averages, values, strict=True):
         if average.is_floating_point():
-            average.lerp_(value, weight)
+            average.lerp_(value, weight.to(average.dtype))
         else:
             average.copy_(value)  # a batch normalisation's count of batches
 
 
 def decay_after(updates):
-    """Give the share of the average that stays at an update, AVERAGE_EVERY steps after the last one.
+    """The share of the average that stays at an update, AVERAGE_EVERY steps after the last one.
 
-    It begins at 2/11 and grows with the updates until it is DECAY a step: the first weights know nothing, and an
-    average that remembered them for thousands of steps would be behind.
+    It begins at 2/11 and grows with the updates until it is DECAY a step: the first weights know
+    nothing, and an average that remembered them for thousands of steps would be behind.
 
     Args:
         updates: how many there were before this one, a scalar tensor.

@@ -23,20 +23,21 @@ class Replayed:
 
     Args:
         step: function of tensors that gives tensors; they are good until the next step.
-        optimizers: those that it moves.
-        device: of the networks.
+        optimizer: that it calls.
     """
 
-    def __init__(self, step, optimizers, device):
-        self.step, self.optimizers = step, optimizers
-        fused = all(group.get("fused") for optimizer in optimizers for group in optimizer.param_groups)
-        self.possible = device.type == "cuda" and fused and os.environ.get("CSCM77_GRAPHS", "1") != "0"
+    def __init__(self, step, optimizer):
+        self.step, self.optimizer = step, optimizer
+        groups = optimizer.param_groups
+        self.possible = (os.environ.get("CSCM77_GRAPHS", "1") != "0"
+                         and all(group.get("fused") for group in groups)
+                         and all(p.is_cuda for group in groups for p in group["params"]))
         self.steps, self.graph, self.inputs, self.outputs, self.settings = 0, None, None, None, None
 
     def _settings(self):
-        """Give the optimizers' numbers, which a recording holds as they were."""
+        """The optimizer's numbers, which a recording holds as they were."""
         return [[value for value in group.values() if isinstance(value, (int, float, tuple))]
-                for optimizer in self.optimizers for group in optimizer.param_groups]
+                for group in self.optimizer.param_groups]
 
     def __call__(self, *inputs):
         """Take the step."""
@@ -73,7 +74,8 @@ class Replayed:
         self.graph, self.inputs, self.settings = None, [x.clone() for x in inputs], self._settings()
         graph, stream, random_state = torch.cuda.CUDAGraph(), torch.cuda.current_stream(), torch.cuda.get_rng_state()
         try:
-            with _recordable(self.optimizers), torch.cuda.graph(graph, capture_error_mode="thread_local"):
+            with _recordable(self.optimizer), torch.cuda.graph(
+                    graph, capture_error_mode="thread_local"):
                 self.outputs = self.step(*self.inputs)
             self.graph = graph
         except RuntimeError as reason:
@@ -96,9 +98,9 @@ def _alike(some, others):
 
 
 @contextmanager
-def _recordable(optimizers):
+def _recordable(optimizer):
     """Tell Adam that it is being recorded; that of the fused kind does nothing else then."""
-    groups = [group for optimizer in optimizers for group in optimizer.param_groups]
+    groups = optimizer.param_groups
     for group in groups:
         group["capturable"] = True
     try:

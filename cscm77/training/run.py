@@ -1,77 +1,65 @@
-"""A training that can be stopped, killed and taken up again, to the same last bit."""
+"""A training that can be stopped, killed and taken up again, to the same last bit.
+
+A `Run` is entered (`under_way`), iterated (`epochs`, `steps`) and told (`note`); the training loop
+itself is left with the algorithm.
+"""
 
 import signal
 import threading
 import time
 import warnings
+import weakref
 from contextlib import contextmanager
 from itertools import islice
-from operator import length_hint
 from pathlib import Path
 
 import torch
 
+from cscm77.files import reason_of, remove_unfinished
 from cscm77.training.checkpoints import (
-    check_same_run,
+    CheckpointError,
     random_states,
     read_checkpoint,
     set_aside,
     set_random_states,
     write_checkpoint,
 )
-from cscm77.training.journal import LossLog
+from cscm77.training.identity import check_same_run, digest_of_weights
+from cscm77.utils import progress_bar
 
 SAVE_AFTER = 30  # seconds: what a kill can cost, and more than a hundred times what a save takes
-HOW_NOT_WHAT = ("fused", "foreach", "capturable", "differentiable")  # an optimizer's settings that leave its formula
+READ_EVERY = 50  # steps: reading a loss waits for the device, so it is not done at every step
+
+_owners = weakref.WeakValueDictionary()  # path -> the run of this process that began last with it
 
 
 class Run:
-    """The state of one training: its parts, its place, its losses and random numbers, and the file that they go to.
+    """The state of one training: its parts, its place, its journal, random numbers, and their file.
 
-    The place is the number of finished epochs and of the steps taken in the next one. Without a path nothing is
-    saved, and the random numbers are left to the caller.
+    The place is the number of finished epochs and of the steps taken in the next one. Without a
+    path nothing is saved, and the random numbers are left to the caller.
 
     Args:
         path: of the checkpoint, or None.
         parts: {name: model or optimizer}, each with `state_dict` and `load_state_dict`.
-        about: what the run is, {field: plain value}: a checkpoint that says otherwise is refused.
+        journal: what is noted of each step; a `VAEJournal` or `GANJournal`.
+        identity: what the run is, {field: plain value}: a checkpoint that says otherwise is refused.
         loader: of the batches.
         device: of the models.
     """
 
-    def __init__(self, path, parts, about, loader, device):
-        self.path = path_of(path)
-        self.parts, self.about, self.loader, self.device = parts, about, loader, device
-        self.epochs, self.step, self.log = [], 0, LossLog()
-        self.samples, self.strip = torch.empty(0), []  # of the last step, for the picture; of some steps, for the strip
-        self._now, self._epoch_start = None, None  # random states
+    def __init__(self, path, parts, journal, identity, loader, device):
+        self.path, self.parts, self.journal = path_of(path), parts, journal
+        self.identity, self.loader, self.device = identity, loader, device
+        self.epoch, self.step, self.broken = 0, 0, False
+        self._random_now, self._random_at_epoch = None, None
         self._saved_at, self._warned, self._stop_asked = time.monotonic(), False, False
+        self._in_step, self._bar, self._began_from = False, None, None
 
-    @property
-    def epoch(self):
-        """Give the number of finished epochs, which is the number of the next one."""
-        return len(self.epochs)
-
-    def begin(self, epoch, loader):
-        """Make ready for an epoch, for what is left of it, or for being asked about one that is done.
-
-        Args:
-            epoch: its number; without a path, any number is taken.
-            loader: of its batches.
-
-        Raises:
-            ValueError: epochs before this one are missing.
-        """
-        self.loader = loader
-        if self.path is None:
-            self.epochs, self.step = [[]] * epoch, 0
-        if epoch > self.epoch:
-            raise ValueError(f"epoch: expected at most {self.epoch}, the next one of {self.path.name}, found {epoch}")
-        if self.step == 0:
-            self.log = LossLog()
+    # ------------------------------------------------------------ the file
 
     def restore(self, fresh=False):
-        """Take up the run of the checkpoint, if there is one.
+        """Take up the run of the checkpoint, if there is one; the file is this run's from now on.
 
         Args:
             fresh: start over instead, and keep the checkpoint under another name.
@@ -84,80 +72,41 @@ class Run:
         """
         if self.path is None:
             return False
+        _owners[self.path.absolute()] = self
+        remove_unfinished(self.path)
         if fresh:
             kept = set_aside(self.path)
-            print(f"Starting over; the old checkpoint is kept as {kept.name}." if kept else "Starting over.")
+            kept_as = f"; the old checkpoint is kept as {kept.name}" if kept else ""
+            print(f"Starting over{kept_as}.")
+        self._began_from = digest_of_weights(self.parts.values())
         state = read_checkpoint(self.path)
         if state is None:
             return False
-        check_same_run(self.path, self.about, state["about"])
+        check_same_run(self.path, self.identity, state["identity"])
         for name, part in self.parts.items():
             part.load_state_dict(state["parts"][name])
-        self.epochs, self.step = state["epochs"], state["step"]
-        self.samples, self.strip = state["samples"], state["strip"]
-        self.log.load_state_dict(state["log"])
-        self._now, self._epoch_start = state["random"], state["random at the start of the epoch"]
-        set_random_states(self._now, self.device, self.loader)
-        self._say_what_differs(state["made with"])
+        self.journal.load_state_dict(state["journal"])
+        self.epoch, self.step = state["epoch"], state["step"]
+        self._random_now = state["random"]
+        self._random_at_epoch = state["random at the start of the epoch"]
+        set_random_states(self._random_now, self.device, self.loader)
+        self._say_what_differs(state)
         return True
 
-    def _say_what_differs(self, made_with):
-        changes = [f"{name} {made_with[name]}, now {value}" for name, value in _made_with(self.device).items()
-                   if made_with[name] != value]
+    def _say_what_differs(self, state):
+        changes = [f"{name} {state['made with'][name]}, now {value}"
+                   for name, value in _made_with(self.device).items()
+                   if state["made with"][name] != value]
         if changes:
-            print(f"{self.path.name} was made with {'; '.join(changes)}: the last digits of what follows may differ.")
-
-    def batches(self, batches):
-        """Yield (step, batch) from the run's place to the end of its epoch; saves, and stops, between two steps.
-
-        Args:
-            batches: of the run's loader, from the start of an epoch.
-
-        Raises:
-            KeyboardInterrupt: Stop was pressed; says where the run stands, and how to go on.
-            ValueError: there are fewer batches than this epoch already had.
-        """
-        if self.step == 0:
-            self._random_from(self._now)
-            self._epoch_start = random_states(self.device, self.loader)
-        else:  # the same order again, without the batches that were had
-            self._random_from(self._epoch_start)
-        batches = iter(batches)
-        had = sum(1 for _ in islice(batches, self.step))
-        if had < self.step:
-            raise ValueError(f"the loader: expected at least {self.step} batches, as in {self.path.name}, found {had}")
-        if self.step > 0:
-            print(f"Going on at epoch {self.epoch}, step {self.step}, from {self.path.name}")
-            self._random_from(self._now)
-        for batch in batches:
-            yield self.step, batch
-            self.step += 1
-            self._between_steps()
-
-    def _random_from(self, states):
-        if self.path is not None and states is not None:
-            set_random_states(states, self.device, self.loader)
-
-    def _between_steps(self):
-        if self._stop_asked:
-            self._stop()
-        if self.path is not None and time.monotonic() - self._saved_at >= SAVE_AFTER:
-            self.save()
-
-    def finish_epoch(self, record=()):
-        """Count an epoch as done, and save.
-
-        Args:
-            record: plain values to be kept with the epoch.
-        """
-        self.epochs.append(list(record))
-        self.step = 0
-        self.save()
-        if self._stop_asked:
-            self._stop()
+            print(f"{self.path.name} was made with {'; '.join(changes)}: "
+                  "the last digits of what follows may differ.")
+        ours, self._began_from = self._began_from, state["began from"]
+        if ours not in (self._began_from, digest_of_weights(self.parts.values())):
+            print(f"{self.path.name} began from other weights than these, and goes on with its own; "
+                  "fresh=True trains anew.")
 
     def save(self):
-        """Write the checkpoint, if there is a path for it; gives whether it was written.
+        """Write the checkpoint, if there is a path for it; tells whether it was written.
 
         Where that fails, it says so once, and the training goes on.
 
@@ -169,57 +118,236 @@ class Run:
         self._saved_at = time.monotonic()
         try:
             write_checkpoint(self.path, self._state())
-        except (OSError, RuntimeError) as reason:
+        except (OSError, RuntimeError) as error:
             if not self._warned:
-                warnings.warn(f"{self.path.name} could not be written ({reason}); the training goes on without it",
-                              RuntimeWarning, stacklevel=2)
+                warnings.warn(f"{self.path.name} could not be written ({reason_of(error)}); "
+                              "the training goes on without it", RuntimeWarning, stacklevel=2)
             self._warned = True
             return False
         return True
 
     def _state(self):
-        self._now = random_states(self.device, self.loader)
-        return {"about": self.about, "made with": _made_with(self.device),
+        self._random_now = random_states(self.device, self.loader)
+        return {"identity": self.identity, "made with": _made_with(self.device),
+                "began from": self._began_from,
                 "parts": {name: part.state_dict() for name, part in self.parts.items()},
-                "epochs": self.epochs, "step": self.step, "log": self.log.state_dict(),
-                "samples": self.samples.cpu().clone(),  # of a view, the whole batch would be saved
-                "strip": self.strip,
-                "random": self._now, "random at the start of the epoch": self._epoch_start}
+                "journal": self.journal.state_dict(), "epoch": self.epoch, "step": self.step,
+                "random": self._random_now,
+                "random at the start of the epoch": self._random_at_epoch}
+
+    # ------------------------------------------------------------ entered
 
     @contextmanager
-    def stoppable(self):
-        """Let Stop (Ctrl-C, the notebook's square) wait for the end of the step; a second one is obeyed at once."""
-        if threading.current_thread() is not threading.main_thread():
-            yield  # Python hands signals to the main thread alone
-            return
-        before = signal.getsignal(signal.SIGINT)
-        if before is None:  # not from Python
-            before = signal.default_int_handler
+    def under_way(self, description, total):
+        """Show a bar, let Stop wait for the end of a step, and say in an error where it happened.
 
-        def note(number, frame):
-            self._stop_asked = True
-            signal.signal(signal.SIGINT, before)
+        Args:
+            description: what stands before the bar.
+            total: number of steps, or None where it is not known.
 
-        self._stop_asked = False
-        signal.signal(signal.SIGINT, note)
-        try:
-            yield
-            if self._stop_asked:  # since the last look at it
+        Raises:
+            CheckpointError: another training of this process has the file by now.
+            KeyboardInterrupt: Stop was pressed; says where the run stands, and how to go on.
+        """
+        self._check_owner()
+        done = len(self.journal.log)
+        bar = progress_bar(total or None, description, done=done)
+        with _stoppable(self), _fresh_casts(), bar:
+            self._bar, self._in_step = bar, False
+            try:
+                yield
+            except (ValueError, FloatingPointError) as error:
+                self.broken = True
+                if not self._in_step:
+                    raise
+                self.journal.log.read()  # an earlier loss that is not finite is the reason
+                kind = ValueError if isinstance(error, ValueError) else FloatingPointError
+                place = f"epoch {self.epoch}, step {len(self.journal.log)}"
+                raise kind(f"{place}: {error}") from error
+            except BaseException:
+                self.broken = True
+                raise
+
+    def _check_owner(self):
+        if self.path is not None and _owners.get(self.path.absolute()) is not self:
+            raise CheckpointError(f"{self.path.name}: another training has this file since; "
+                                  "give each training a checkpoint of its own")
+
+    # ------------------------------------------------------------ iterated
+
+    def epochs(self, number):
+        """Yield the numbers of the epochs that are left, and count each as done."""
+        for epoch in range(self.epoch, number):
+            yield epoch
+            self.finish_epoch()
+
+    def steps(self, batches):
+        """Yield the batches that are left of the epoch; saves, and stops, between two steps.
+
+        Args:
+            batches: of the run's loader, from the start of an epoch.
+
+        Raises:
+            ValueError: there are fewer batches than this epoch already had.
+        """
+        if self.step == 0:
+            self._set_random(self._random_now)
+            self._random_at_epoch = random_states(self.device, self.loader)
+        else:  # the same order again, without the batches that were had
+            self._set_random(self._random_at_epoch)
+        batches = iter(batches)
+        had = sum(1 for _ in islice(batches, self.step))
+        if had < self.step:
+            raise ValueError(f"the loader: expected at least {self.step} batches, "
+                             f"as in {self.path.name}, found {had}")
+        if self.step > 0:
+            print(f"Going on at epoch {self.epoch}, step {self.step}, from {self.path.name}")
+            self._set_random(self._random_now)
+        for batch in batches:
+            self._in_step = True
+            yield batch
+            self._in_step = False
+            self.step += 1
+            if self._stop_asked:
                 self._stop()
-        finally:
-            signal.signal(signal.SIGINT, before)
+            if self.path is not None and time.monotonic() - self._saved_at >= SAVE_AFTER:
+                self.save()
+
+    def _set_random(self, states):
+        if self.path is not None and states is not None:
+            set_random_states(states, self.device, self.loader)
+
+    def finish_epoch(self):
+        """Count an epoch as done, save, and stop if that was asked for."""
+        self.epoch, self.step = self.epoch + 1, 0
+        self.save()
+        if self._stop_asked:
+            self._stop()
+
+    # ------------------------------------------------------------ told
+
+    def note(self, *told):
+        """Note a step in the journal; now and then the bar shows its losses."""
+        if self.journal.will_print():
+            self._bar.clear()
+        self.journal.note(self.epoch, *told)
+        if len(self.journal.log) % READ_EVERY == 0:
+            self._bar.set_postfix(self.journal.latest(), refresh=False)
+        self._bar.update()
 
     def _stop(self):
         self._stop_asked = False
         place = f"Stopped after {self.epoch} epochs and {self.step} steps of the next"
         if self.path is None:
             raise KeyboardInterrupt(f"{place}; nothing was saved, since no checkpoint was given")
-        kept = f"saved in {self.path.name}. Run the cell again to go on" if self.save() else "it could NOT be saved"
+        kept = "it could NOT be saved"
+        if self.save():
+            kept = f"saved in {self.path.name}. Run the cell again to go on"
         raise KeyboardInterrupt(f"{place}; {kept}")
 
 
+class EpochRun(Run):
+    """The run of a model that is trained by one call an epoch; it is kept from one to the next.
+
+    Args:
+        model: that is trained.
+        path, journal, identity, loader, device: as of a `Run`.
+        optimizer: of the model.
+    """
+
+    _kept = weakref.WeakKeyDictionary()  # model -> its run
+
+    def __init__(self, model, path, optimizer, journal, identity, loader, device):
+        # a proxy, or the run that is kept for the model would keep the model
+        parts = {"model": weakref.proxy(model), "Adam": optimizer}
+        super().__init__(path, parts, journal, identity, loader, device)
+
+    @classmethod
+    def kept_for(cls, model):
+        """The run of a model's earlier epochs, or None."""
+        return cls._kept.get(model)
+
+    def keep_for(self, model):
+        """Let the model's next epoch find this run."""
+        self._kept[model] = self
+
+    def can_go_on(self, checkpoint, parameters):
+        """Whether the next epoch can be of this run: the same file, the same weights, no break.
+
+        After an error within a step the run begins from its file: the model and the random numbers
+        have gone on since.
+        """
+        moved = [id(p) for p in self.parts["Adam"].param_groups[0]["params"]]
+        return (self.path == path_of(checkpoint) and moved == [id(p) for p in parameters]
+                and not (self.broken and self.path is not None))
+
+    def begin(self, epoch, loader, identity):
+        """Make ready for an epoch, for what is left of it, or for being asked about one that is done.
+
+        Args:
+            epoch: its number; without a path, any number is taken.
+            loader: of its batches.
+            identity: of the training as it is now.
+
+        Raises:
+            CheckpointError: the loss, the noise or the data has changed since the last epoch.
+            ValueError: epochs before this one are missing.
+        """
+        self.loader = loader
+        if self.path is None:
+            self.epoch, self.step = epoch, 0
+        else:
+            check_same_run(self.path, identity, self.identity)
+            self._check_owner()
+        if epoch > self.epoch:
+            raise ValueError(f"epoch: expected at most {self.epoch}, "
+                             f"the next one of {self.path.name}, found {epoch}")
+        if self.step == 0:
+            self.journal.begin_epoch()
+
+    def finish_epoch(self, result):
+        """Keep an epoch's result, count it as done, and save."""
+        self.journal.epochs.append(result)
+        super().finish_epoch()
+
+
+@contextmanager
+def _stoppable(run):
+    """Let Stop (Ctrl-C, the notebook's square) wait for the end of the step; a second is obeyed at once."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # Python hands signals to the main thread alone
+        return
+    before = signal.getsignal(signal.SIGINT)
+    if before is None:  # not from Python
+        before = signal.default_int_handler
+
+    def note(number, frame):
+        run._stop_asked = True
+        signal.signal(signal.SIGINT, before)
+
+    run._stop_asked = False
+    signal.signal(signal.SIGINT, note)
+    try:
+        yield
+        if run._stop_asked:  # since the last look at it
+            run._stop()
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+@contextmanager
+def _fresh_casts():
+    """Let autocast keep no copies of weights: inside one block it would never see them trained."""
+    kept = torch.is_autocast_cache_enabled()
+    torch.set_autocast_cache_enabled(False)
+    try:
+        yield
+    finally:
+        torch.set_autocast_cache_enabled(kept)
+
+
 def path_of(checkpoint):
-    """Give the path that a `checkpoint` argument means, None for None.
+    """The path that a `checkpoint` argument means, None for None.
 
     Raises:
         ValueError: it is a folder.
@@ -228,35 +356,11 @@ def path_of(checkpoint):
         return None
     path = Path(checkpoint).expanduser()
     if path.is_dir():
-        raise ValueError(f"checkpoint: expected the name of a file, found the folder {path.name}")
+        raise ValueError("checkpoint: expected the name of a file, "
+                         f"found the folder {path.name}")
     return path
 
 
 def _made_with(device):
     return {"torch": str(torch.__version__), "device": device.type,
             "precision": torch.get_float32_matmul_precision()}
-
-
-def about_data(loader):
-    """Say of a loader what makes one run's data another's.
-
-    Args:
-        loader: a `DataLoader`, or any iterable of batches.
-    """
-    dataset = getattr(loader, "dataset", None)
-    return {"data": str(getattr(dataset, "name", type(loader if dataset is None else dataset).__name__)),
-            "images": length_hint(dataset) if dataset is not None else None,
-            "batch size": _batch_size(loader), "batches": length_hint(loader)}
-
-
-def _batch_size(loader):
-    if isinstance(loader, (list, tuple)) and loader:
-        return len(loader[0][0])
-    return getattr(loader, "batch_size", None)
-
-
-def about_optimizer(optimizer):
-    """Say of an optimizer what it was made with: its class and its numbers."""
-    numbers = {name: value for name, value in optimizer.defaults.items()
-               if isinstance(value, (int, float, tuple)) and name not in HOW_NOT_WHAT}
-    return f"{type(optimizer).__name__} {numbers}"

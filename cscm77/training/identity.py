@@ -1,0 +1,212 @@
+"""What makes one run another: networks, optimizers in force, data, and what the losses give.
+
+An identity is {field: plain value}; a value of None means that it could not be known.
+"""
+
+import copy
+import hashlib
+import math
+import numbers
+from operator import length_hint
+
+import torch
+from torch import nn
+
+from cscm77.checks import unwrapped
+from cscm77.training.checkpoints import (
+    START_OVER,
+    CheckpointError,
+    random_states,
+    set_random_states,
+)
+from cscm77.utils import device_of, seeded
+
+HOW_NOT_WHAT = ("params", "fused", "foreach", "capturable", "differentiable")
+SAMPLED = 24  # items of a data set that stand for all
+CPU = torch.device("cpu")
+
+
+def check_same_run(path, expected, found):
+    """Refuse the checkpoint of another run.
+
+    Args:
+        path: of the checkpoint.
+        expected: identity of this run.
+        found: identity that the checkpoint holds.
+
+    Raises:
+        CheckpointError: names the first field that differs, with both values.
+    """
+    for field in [*expected, *(set(found) - set(expected))]:
+        ours, theirs = expected.get(field, "nothing"), found.get(field, "nothing")
+        if ours != theirs and ours is not None and theirs is not None:
+            raise CheckpointError(f"{path.name} is the checkpoint of another run. {field}: "
+                                  f"{_difference(ours, theirs)}. {START_OVER}")
+
+
+def _difference(expected, found):
+    if isinstance(expected, str) and isinstance(found, str):  # of networks, the first other layer
+        for ours, theirs in zip(expected.splitlines(), found.splitlines(), strict=False):
+            if ours != theirs:
+                return f"expected {ours.strip()}, found {theirs.strip()}"
+    return f"expected {expected}, found {found}"
+
+
+def of_vae(model, cond, optimizer, functions, loader):
+    """The identity of a VAE's training; loss and noise by what they give for made-up images.
+
+    Args:
+        model: a VAE or CVAE.
+        cond: whether it is given the label.
+        optimizer: of the model.
+        functions: `loss_function` and `reparametrize`.
+        loader: of the batches.
+    """
+    data, inner = of_data(loader), unwrapped(model)
+    number = data["batch size"] or 2
+    side = math.isqrt(getattr(inner, "input_size", 784))
+    x_hat, x = (torch.full((number, 1, side, side), value) for value in (0.25, 0.75))
+    mu, logvar = (torch.full((number, getattr(inner, "latent_size", 15)), value)
+                  for value in (0.5, -0.5))
+    loss, reparametrize = functions
+    return {"class": type(inner).__name__, "network": str(model), "cond": bool(cond),
+            **of_optimizer("optimizer", optimizer),
+            "loss of made-up images": value_of(loss, x_hat, x, mu, logvar),
+            "noise of made-up latents": value_of(
+                lambda *posterior: reparametrize(*posterior).sum(), mu, logvar), **data}
+
+
+def of_gan(networks, solvers, losses, batch_size, noise_size, scored, loader):
+    """The identity of a GAN's training; losses by what they give for made-up scores.
+
+    Args:
+        networks: D and G.
+        solvers: their optimizers.
+        losses: of D and of G.
+        batch_size: N.
+        noise_size: Z.
+        scored: whether G is scored after each epoch.
+        loader: of the batches.
+    """
+    scores = torch.linspace(-2, 2, batch_size, device=device_of(networks[1])).unsqueeze(1)  # (N, 1)
+    d_loss, g_loss = losses
+    fields = {name: str(network) for name, network in zip("DG", networks, strict=True)}
+    for name, solver in zip("DG", solvers, strict=True):
+        fields |= of_optimizer(f"{name}_solver", solver)
+    return {**fields, "loss of D for made-up scores": value_of(d_loss, scores + 1, scores),
+            "loss of G for made-up scores": value_of(g_loss, scores), "noise_size": int(noise_size),
+            "scored": scored, **of_data(loader), "batch size": int(batch_size)}
+
+
+def of_optimizer(name, optimizer):
+    """An optimizer's class and the numbers in force in its groups, not those it was made with.
+
+    Args:
+        name: that the fields begin with.
+        optimizer: of `torch.optim`; a rate may be a tensor, a scheduler may have set it.
+    """
+    fields = {name: type(optimizer).__name__}
+    for group in optimizer.param_groups:
+        for setting, value in group.items():
+            value = _plain(value)
+            if setting not in HOW_NOT_WHAT and isinstance(value, (int, float, list)):
+                fields.setdefault(f"{name}, {setting}", []).append(value)
+    sizes = [sum(p.numel() for p in group["params"]) for group in optimizer.param_groups]
+    return {**{field: value if field == name or len(value) > 1 else value[0]
+               for field, value in fields.items()}, f"{name}, parameters": sizes}
+
+
+def _plain(value):
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    if isinstance(value, torch.Tensor) and value.numel() == 1:
+        return round(value.item(), 12)
+    return float(value) if isinstance(value, numbers.Real) and not isinstance(value, int) else value
+
+
+def of_data(loader):
+    """What makes one run's data another's: name, number, batches, order, a digest of some items.
+
+    Args:
+        loader: a `DataLoader`, or any iterable of batches.
+    """
+    dataset = getattr(loader, "dataset", None)
+    source = loader if dataset is None else dataset
+    return {"data": str(getattr(source, "name", type(source).__name__)),
+            "images": length_hint(dataset) if dataset is not None else None,
+            "batch size": _batch_size(loader), "batches": length_hint(loader),
+            "order": type(getattr(loader, "sampler", None)).__name__,
+            "digest of some images": digest_of_items(source, loader)}
+
+
+def _batch_size(loader):
+    if isinstance(loader, (list, tuple)) and loader:
+        return len(loader[0][0])
+    return getattr(loader, "batch_size", None)
+
+
+def digest_of_items(items, loader):
+    """A digest of some spread items; all random numbers are left as they were.
+
+    Args:
+        items: a data set, or a list of batches.
+        loader: that they are of.
+
+    Returns:
+        Hexadecimal digits; None where items cannot be had by number, or change by themselves.
+    """
+    states = random_states(CPU, loader)
+    try:
+        places = torch.linspace(0, len(items) - 1, min(SAMPLED, len(items))).long().tolist()
+        once, again = (_digest([items[place] for place in places]) for _ in range(2))
+        return once if once == again else None
+    except Exception:  # whatever a data set of the user's own may raise
+        return None
+    finally:
+        set_random_states(states, CPU, loader)
+
+
+def digest_of_weights(networks):
+    """A digest of all weights and statistics of some modules, in the order of their names."""
+    return _digest([part.state_dict() for part in networks if isinstance(part, nn.Module)])
+
+
+def _digest(value):
+    sha = hashlib.sha1(usedforsecurity=False)
+    _feed(sha, value)
+    return sha.hexdigest()[:12]
+
+
+def _feed(sha, value):
+    """Feed what has a value of its own; the text of anything else may hold an address."""
+    if isinstance(value, torch.Tensor):
+        sha.update(f"{value.dtype} {tuple(value.shape)}".encode())
+        sha.update(value.detach().cpu().contiguous().numpy())
+    elif isinstance(value, dict):
+        _feed(sha, list(value.items()))
+    elif isinstance(value, (list, tuple)):
+        for item in value:
+            _feed(sha, item)
+    elif hasattr(value, "tobytes"):  # of numpy, of PIL
+        sha.update(value.tobytes())
+    elif isinstance(value, (str, bytes, numbers.Number)):
+        sha.update(repr(value).encode())
+    else:
+        raise TypeError(f"value: expected tensors, arrays, images or numbers, found {type(value)}")
+
+
+def value_of(function, *arguments):
+    """What a loss gives for made-up arguments, in 5 digits; None where it cannot be asked so.
+
+    The value, and not the code, is compared: an edited comment changes nothing, an edited formula
+    does. A loss that is an object is asked as a copy, so that it counts no call.
+
+    Args:
+        function: of tensors, that gives a number.
+        arguments: made-up tensors of the training's own shapes.
+    """
+    try:
+        with torch.no_grad(), seeded(arguments[0].device):  # it may draw random numbers
+            return f"{float(copy.deepcopy(function)(*arguments)):.5g}"
+    except Exception:  # whatever a loss of the user's own may raise
+        return None
