@@ -1,6 +1,5 @@
 """A file written whole or not at all: one way for everything that the package writes."""
 
-import itertools
 import os
 import secrets
 import time
@@ -70,14 +69,3 @@ def free_name(path, taken=Path.exists):
 def reason_of(error):
     """Say in words why a file could not be read or written."""
     return getattr(error, "strerror", None) or str(error).partition("\n")[0] or type(error).__name__
-
-
-def free_name(path, taken=Path.exists):
-    """The first of vae-1.pt, vae-2.pt, ... for vae.pt that no file or folder has.
-
-    Args:
-        path: whose neighbour is named.
-        taken: whether a path is in use, a function of it.
-    """
-    names = (path.with_name(f"{path.stem}-{i}{path.suffix}") for i in itertools.count(1))
-    return next(name for name in names if not taken(name))
