@@ -23,8 +23,8 @@ def test_it_is_trained_once_and_then_read(loaders, tmp_path, capsys):
     images = loaders.test.dataset.images
     assert torch.equal(first.read(images).features, second.read(images).features)
     assert first.accuracy == second.accuracy > 0.2  # by chance: 0.1
-    assert str(second) == (f"judge: a CNN trained on 300 images of MNIST, {100 * first.accuracy:.2f} % right "
-                           "on the test images")
+    assert str(second) == ("judge: a CNN trained on 300 images of MNIST, "
+                           f"{100 * first.accuracy:.2f} % right on the test images")
     assert not second.training and not any(p.requires_grad for p in second.parameters())
     assert [path.name for path in (tmp_path / "judge").iterdir()] == ["300 of MNIST.pt"]
 
@@ -84,8 +84,9 @@ def test_a_reading_has_features_and_probabilities_and_no_setting_changes_it(load
 
 
 @pytest.mark.parametrize("images, message", [
-    (torch.rand(0, 784), "784 pixels"), (torch.rand(3, 783), "784 pixels"), (torch.rand(784), "784 pixels"),
-    (torch.rand(2, 784) - 1, r"values in \[0, 1\], found -"), (torch.full((2, 784), torch.nan), "found nan")])
+    (torch.rand(0, 784), "784 pixels"), (torch.rand(3, 783), "784 pixels"),
+    (torch.rand(784), "784 pixels"), (torch.rand(2, 784) - 1, r"values in \[0, 1\], found -"),
+    (torch.full((2, 784), torch.nan), "found nan")])
 def test_what_is_no_image_is_refused(images, message):
     with pytest.raises(ValueError, match=message):
         Judge().read(images)

@@ -19,11 +19,12 @@ from vae import CVAE, VAE
 
 def digits(number=70, size=32):
     rng = torch.Generator().manual_seed(0)
-    return DataLoader(TensorDataset(torch.rand(number, 1, 28, 28, generator=rng), torch.arange(number) % 10), size)
+    images = torch.rand(number, 1, 28, 28, generator=rng)
+    return DataLoader(TensorDataset(images, torch.arange(number) % 10), size)
 
 
 class TwoPictures(nn.Module):
-    """z > 0 draws one picture, z <= 0 another, and the posterior is the prior: p(x) is the mean of two likelihoods."""
+    """z > 0 draws one picture, z <= 0 another, q(z|x) is the prior: p(x) is a mean of two."""
 
     def __init__(self, first, second):
         super().__init__()
@@ -37,7 +38,8 @@ class TwoPictures(nn.Module):
 def test_the_bound_reaches_a_likelihood_known_in_closed_form():
     first, second = torch.rand(2, 1, 2, 2)
     x = torch.rand(50, 1, 2, 2)
-    log_p = torch.stack([(x * p.log() + (1 - x) * (1 - p).log()).flatten(1).sum(1) for p in (first, second)])
+    log_p = torch.stack([(x * p.log() + (1 - x) * (1 - p).log()).flatten(1).sum(1)
+                         for p in (first, second)])
     exact = -(log_p.double().logsumexp(0) - math.log(2)).mean().item()
     loader = DataLoader(TensorDataset(x, torch.zeros(50, dtype=torch.long)), 50)
     found = importance_weighted_loss(TwoPictures(first, second), loader, sizes=(1, 4000))
@@ -75,8 +77,8 @@ def test_kl_is_that_of_torch():
     with torch.no_grad():
         mu, logvar = model.encode(next(iter(digits(size=70)))[0])
     normal = torch.distributions.Normal
-    expected = torch.distributions.kl_divergence(normal(mu, (logvar / 2).exp()), normal(0.0, 1.0)).mean(0)
-    torch.testing.assert_close(kl_of_latents(model, digits()).float(), expected)
+    expected = torch.distributions.kl_divergence(normal(mu, (logvar / 2).exp()), normal(0.0, 1.0))
+    torch.testing.assert_close(kl_of_latents(model, digits()).float(), expected.mean(0))
 
 
 def test_nothing_to_measure_and_nan_are_refused():
@@ -85,9 +87,9 @@ def test_nothing_to_measure_and_nan_are_refused():
         with pytest.raises(ValueError, match="loader: expected at least one image"):
             measure(model, [])
     nn.init.constant_(model.mu_layer.bias, math.nan)
-    with pytest.raises(FloatingPointError, match="bound with 1 samples: expected a finite number, found nan"):
+    with pytest.raises(FloatingPointError, match="bound with 1 samples: expected a finite .* nan"):
         importance_weighted_loss(model, digits(), (1,))
-    with pytest.raises(FloatingPointError, match="KL of the latents: expected a finite number, found nan"):
+    with pytest.raises(FloatingPointError, match="KL of the latents: expected a finite .* nan"):
         kl_of_latents(model, digits())
 
 
@@ -125,10 +127,11 @@ def test_the_plane_of_digits_holds_their_means_and_not_the_noise():
 
 
 @pytest.mark.parametrize("points, labels, found", [
-    (torch.rand(4, 1), [0, 1, 0, 1], r"\(4, 1\) of 2"), (torch.rand(4), [0, 1, 0, 1], r"\(4,\) of 2"),
+    (torch.rand(4, 1), [0, 1, 0, 1], r"\(4, 1\) of 2"),
+    (torch.rand(4), [0, 1, 0, 1], r"\(4,\) of 2"),
     (torch.rand(4, 3), [7, 7, 7, 7], r"\(4, 3\) of 1")])
 def test_where_there_is_no_plane_that_is_said(points, labels, found):
-    with pytest.raises(ValueError, match=f"at least 2 latents, of at least 2 classes, found {found}"):
+    with pytest.raises(ValueError, match=f"2 latents, of at least 2 classes, found {found}"):
         plane_of_digits(points, labels)
 
 

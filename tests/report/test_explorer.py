@@ -1,4 +1,4 @@
-"""cscm77/report/explorer.py, driven through its controls' callbacks; test_browser.py uses a browser."""
+"""cscm77/report/explorer.py, driven through its controls; test_browser.py uses a browser."""
 
 import io
 
@@ -19,7 +19,8 @@ KL = torch.tensor([0.0, 5, 1, 4, 0, 3, 2, 0, 0, 0, 0, 0, 0, 0, 0])
 
 @pytest.fixture
 def digits():
-    return Digits(torch.randint(256, (20, 28, 28), dtype=torch.uint8), torch.arange(20) % 10, "MNIST", "cpu")
+    pictures = torch.randint(256, (20, 28, 28), dtype=torch.uint8)
+    return Digits(pictures, torch.arange(20) % 10, "MNIST", "cpu")
 
 
 def pixels(data):

@@ -1,4 +1,4 @@
-"""cscm77/report/pictures.py: grids against a loop, curves against the numbers they are drawn from."""
+"""cscm77/report/pictures.py: grids against a loop, curves against their numbers."""
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -61,7 +61,7 @@ def test_tile_puts_every_image_where_a_loop_would(n, columns, rows_and_columns):
     np.testing.assert_array_equal(grid, expected)
 
 
-@pytest.mark.parametrize("images", [torch.rand(1, 784), torch.randint(256, (1, 28, 28), dtype=torch.uint8)])
+@pytest.mark.parametrize("images", [torch.rand(1, 784), torch.ones(1, 28, 28, dtype=torch.uint8)])
 def test_tile_takes_one_image_and_any_type(images):
     assert pictures.tile(images).shape[0] >= 28
 
@@ -80,7 +80,8 @@ def test_draw_digits_draws_one_image_with_its_title():
 
 
 def test_a_long_title_takes_more_lines_and_more_room():
-    short, long = (pictures.draw_digits(torch.rand(4, 784), title=title) for title in ("short", "a long title " * 4))
+    short, long = (pictures.draw_digits(torch.rand(4, 784), title=title)
+                   for title in ("short", "a long title " * 4))
     assert long.axes[0].get_title().count("\n") >= 1
     assert long.get_size_inches()[1] > short.get_size_inches()[1]
     for fig in (long, pictures.plot_kl_of_latents(torch.rand(15), "a long title " * 12)):
@@ -128,15 +129,17 @@ def test_gan_curves_have_a_panel_for_each_game_and_average_the_last_steps(steps,
     assert [ax.get_title() for ax in fig.axes] == ["FC", "DC"]
     first, second = fig.axes[0].lines
     window = min(window, steps)
-    np.testing.assert_allclose(first.get_ydata(), np.convolve(values, np.ones(window) / window, "valid"))
+    means = np.convolve(values, np.ones(window) / window, "valid")
+    np.testing.assert_allclose(first.get_ydata(), means)
     assert set(second.get_ydata()) == {2.0} and first.get_xdata()[-1] == steps - 1
 
 
 def test_a_picture_is_saved_with_its_folder(tmp_path, capsys):
     fig = pictures.draw_digits(torch.rand(4, 784))
-    pictures.save_picture(fig, tmp_path / "a" / "b" / "picture.jpg")
+    path = tmp_path / "a" / "b" / "picture.jpg"
+    pictures.save_picture(fig, path)
     pictures.save_picture(fig, str(tmp_path / "no ending"))
-    assert (tmp_path / "a" / "b" / "picture.jpg").stat().st_size > 1000 and capsys.readouterr().out == ""
+    assert path.stat().st_size > 1000 and capsys.readouterr().out == ""
     assert plt.imread(tmp_path / "no ending.png").ndim == 3
 
 
@@ -167,8 +170,10 @@ def test_probabilities_have_a_panel_for_each_game_and_the_line_of_guessing():
 
 
 def test_choices_have_a_line_for_each():
-    fig = pictures.plot_choices({"hidden size": {"8": [3.0, 2.0], "9": [2.5]}, "latent size": {"2": [5.0]}}, "study")
-    assert [[list(line.get_ydata()) for line in ax.lines] for ax in fig.axes] == [[[3.0, 2.0], [2.5]], [[5.0]]]
+    curves = {"hidden size": {"8": [3.0, 2.0], "9": [2.5]}, "latent size": {"2": [5.0]}}
+    fig = pictures.plot_choices(curves, "study")
+    assert [[list(line.get_ydata()) for line in ax.lines] for ax in fig.axes] == [
+        [[3.0, 2.0], [2.5]], [[5.0]]]
     assert [text.get_text() for text in fig.axes[0].get_legend().get_texts()] == ["8", "9"]
 
 
@@ -197,9 +202,10 @@ def test_a_confusion_matrix_shows_its_numbers_where_they_belong():
 
 
 def test_a_latent_map_names_each_digit_among_its_points():
-    points, labels = torch.tensor([[0.0, 0.0], [2.0, 0.0], [1.0, 0.0], [9.0, 9.0]]), torch.tensor([4, 4, 4, 7])
+    points, labels = [[0.0, 0.0], [2.0, 0.0], [1.0, 0.0], [9.0, 9.0]], [4, 4, 4, 7]
     (ax,) = pictures.plot_latent_map(points, labels, "VAE").axes
-    assert {text.get_text(): text.get_position() for text in ax.texts} == {"4": (1.0, 0.0), "7": (9.0, 9.0)}
+    places = {text.get_text(): text.get_position() for text in ax.texts}
+    assert places == {"4": (1.0, 0.0), "7": (9.0, 9.0)}
 
 
 @pytest.mark.parametrize("moments, shown", [(5, 5), (30, 4)])
@@ -216,7 +222,7 @@ def test_a_strip_has_a_row_for_each_noise_and_goes_to_the_end(moments, shown):
 def test_a_training_of_no_epochs_has_no_strip_and_that_is_said(strip, tmp_path):
     for draw in (lambda: pictures.draw_strip(strip, "title"),
                  lambda: pictures.save_animation(strip, tmp_path / "x.gif")):
-        with pytest.raises(ValueError, match="strip: expected .* of a training of one epoch or more"):
+        with pytest.raises(ValueError, match="strip: expected .* of one epoch or more"):
             draw()
 
 
