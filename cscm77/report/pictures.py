@@ -159,7 +159,7 @@ def _curves(panels, title, xlabel, ylabel, fontsize=8):
     fig, axes = _panels(len(panels), title, 3.4 * len(panels))
     for ax, (name, lines) in zip(axes, panels.items(), strict=True):
         for label, (x, y) in lines.items():
-            ax.plot(x, _numbers(y).double(), label=label)
+            ax.plot(x, _numbers(y).tolist(), label=label)
         ax.set(title=name, xlabel=xlabel, ylabel=ylabel)
         ax.legend(fontsize=fontsize)
     return fig
@@ -185,12 +185,14 @@ def plot_vae_training(epochs, title):
               "kl": "KL (training)"}
     fig, axes = _panels(3, title, 10)
     for ax, (part, name) in zip(axes, titles.items(), strict=True):
-        ax.plot(number, _numbers([getattr(e, part) for e in epochs]), marker="o", label="training")
+        values = _numbers([getattr(e, part) for e in epochs]).tolist()
+        ax.plot(number, values, marker="o", label="training")
         ax.set(title=name, xlabel="epoch")
         ax.xaxis.get_major_locator().set_params(integer=True)
     ax = axes[0]
     if all(e.val_loss is not None for e in epochs):
-        ax.plot(number, _numbers([e.val_loss for e in epochs]), marker="s", label="validation")
+        values = _numbers([e.val_loss for e in epochs]).tolist()
+        ax.plot(number, values, marker="s", label="validation")
     ax.axhline(THRESHOLD, color="gray", linestyle=":", label=f"asked for: below {THRESHOLD}")
     ax.set_ylabel("nats per image")
     ax.legend(fontsize=8)
@@ -296,7 +298,7 @@ def plot_latent_map(points, labels, title):
     """
     points, labels = _numbers(points).double(), _numbers(labels)
     fig, (ax,) = _panels(1, title, 6, 5)
-    ax.scatter(*points.T, c=labels, cmap="tab10", vmin=0, vmax=9, s=4, linewidths=0)
+    ax.scatter(*points.T.numpy(), c=labels.numpy(), cmap="tab10", vmin=0, vmax=9, s=4, linewidths=0)
     for digit in labels.unique().tolist():
         x, y = points[labels == digit].median(dim=0).values.tolist()
         ax.text(x, y, str(digit), fontsize=14, weight="bold", ha="center", va="center",
