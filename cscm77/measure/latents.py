@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 import torch
 
-from cscm77.checks import check_cond
+from cscm77.checks import check_cond, check_loader
 from cscm77.utils import device_of, dtype_of, eval_mode, one_hot, seeded, unwrapped
 
 IN_USE = 0.01  # nats: a latent with less KL than this on average tells the decoder nothing
@@ -27,7 +27,7 @@ def kl_of_latents(model, loader, cond=False):
         (Z,) float64, in nats per image; a latent below `IN_USE` carries nothing.
 
     Raises:
-        ValueError: a cond that does not fit the model, or a loader without images.
+        ValueError: a cond that does not fit the model, or a loader without batches.
         FloatingPointError: a KL that is not finite.
     """
     kl = []
@@ -55,7 +55,7 @@ def importance_weighted_loss(model, loader, sizes=(1, 10, 100), cond=False):
         {K: nats per image}.
 
     Raises:
-        ValueError: a cond that does not fit the model, or a loader without images.
+        ValueError: a cond that does not fit the model, or a loader without batches.
         FloatingPointError: a bound that is not finite.
     """
     total, number = dict.fromkeys(sizes, 0.0), 0
@@ -81,9 +81,10 @@ def measuring(network):
 
 def _batches(loader):
     """Images and labels in batches of one size: then the loader's own size changes no noise."""
+    check_loader("loader", loader)
     batches = list(loader)
     if not batches:
-        raise ValueError("loader: expected at least one image, found none")
+        raise ValueError("loader: expected at least one batch, found none")
     yield from zip(*(torch.cat(parts).split(BATCH_SIZE) for parts in zip(*batches, strict=True)),
                    strict=True)
 

@@ -84,7 +84,7 @@ def test_kl_is_that_of_torch():
 def test_nothing_to_measure_and_nan_are_refused():
     model = VAE(784, hidden_dim=16)
     for measure in (kl_of_latents, importance_weighted_loss):
-        with pytest.raises(ValueError, match="loader: expected at least one image"):
+        with pytest.raises(ValueError, match="loader: expected at least one batch"):
             measure(model, [])
     nn.init.constant_(model.mu_layer.bias, math.nan)
     with pytest.raises(FloatingPointError, match="bound with 1 samples: expected a finite .* nan"):
