@@ -1,9 +1,10 @@
 """Run the notebooks from a terminal: python -m cscm77.
 
-Each runs in a fresh kernel of this Python. What its cells print is passed on as they print it; the executed notebook,
-the same as HTML and the pictures are written to `results/`. The notebooks themselves stay as they are, unless
-`--update` asks for the executed ones in their place. What was trained is kept in `results/checkpoints`: a command that
-was stopped goes on there, and a finished one shows its results again.
+Each runs in a fresh kernel of this Python. What its cells print is passed on as they print it; the
+executed notebook, the same as HTML and the pictures are written to `results/`. The notebooks
+themselves stay as they are, unless `--update` asks for the executed ones in their place. What was
+trained is kept in `results/checkpoints`: a command that was stopped goes on there, and a finished
+one shows its results again.
 """
 
 import argparse
@@ -23,21 +24,25 @@ from nbclient.exceptions import CellExecutionError, DeadKernelError
 from nbconvert import HTMLExporter
 from nbconvert.preprocessors import CoalesceStreamsPreprocessor
 
+from cscm77.checks import check_whole
+from cscm77.files import free_name, reason_of, write_whole
+from cscm77.utils import printable_output
+
 PACKAGE_FOLDER = Path(__file__).resolve().parent.parent
 NOTEBOOKS = {"vae": PACKAGE_FOLDER / "variational_autoencoders.ipynb",
              "gan": PACKAGE_FOLDER / "generative_adversarial_networks.ipynb"}
 WIDGET = "application/vnd.jupyter.widget-view+json"  # a page without a kernel has nothing behind it
 COLOUR = re.compile(r"\x1b\[[0-9;]*m")
-OVERWRITTEN = re.compile(r"[^\n]*\r(?!\n)")  # what a progress bar leaves in a line that is written over
+OVERWRITTEN = re.compile(r"[^\n]*\r(?!\n)")  # what a progress bar leaves of a line
 CELL_LINE = re.compile(r"(?:Cell In\s*\[\d+\]|<ipython-input[^>]*>).*?line:?\s*(\d+)")
 
 
 class ThisPythonKernelManager(AsyncKernelManager):
-    """Starts kernels with the Python that runs this command, whatever kernels are registered on the machine."""
+    """Starts kernels with the Python that runs this command, whatever kernels are registered."""
 
     @property
     def kernel_spec(self):
-        """Describe the kernel: ipykernel in `sys.executable`."""
+        """The kernel: ipykernel in `sys.executable`."""
         return KernelSpec(**get_kernel_dict())
 
 
@@ -46,9 +51,10 @@ class TerminalClient(NotebookClient):
 
     kernel_manager_class = ThisPythonKernelManager
 
-    def __init__(self, notebook, **options):
+    def __init__(self, notebook, resources):
         quiet = ["--log-level=CRITICAL"]  # of the kernel's own log, which speaks of its sockets
-        super().__init__(notebook, timeout=None, on_cell_execute=self._begin_cell, extra_arguments=quiet, **options)
+        super().__init__(notebook, timeout=None, on_cell_execute=self._begin_cell,
+                         extra_arguments=quiet, resources=resources)
         self.cell_index = None  # of the cell that runs, or ran last
         self._section, self._began = None, time.perf_counter()
 
@@ -74,7 +80,8 @@ class TerminalClient(NotebookClient):
 
 
 def main(arguments=None):
-    """Run the command line; gives the exit status."""
+    """Run the command line; returns the exit status."""
+    printable_output()
     options = parse(arguments)
     if options.demo:
         return demonstrate(options)
@@ -93,67 +100,70 @@ def parse(arguments):
     """Read the command line."""
     parser = argparse.ArgumentParser(prog="python -m cscm77", description=__doc__.split("\n\n")[0],
                                      epilog="Without a name, both notebooks run.")
-    parser.add_argument("notebooks", nargs="*", type=notebook_path, metavar="vae|gan|FILE.ipynb",
-                        help="the notebook to run")
-    parser.add_argument("--images", type=positive, metavar="N", help="use only the first N images of each split")
-    parser.add_argument("--output", type=Path, default=PACKAGE_FOLDER / "results", metavar="DIR",
-                        help="where the results go (results/ beside the notebooks)")
-    parser.add_argument("--update", action="store_true", help="also put the executed notebooks in the notebooks' place")
-    parser.add_argument("--fresh", action="store_true",
-                        help="train anew, and keep earlier checkpoints under another name; --update does so, too")
-    parser.add_argument("--demo", action="store_true",
-                        help="open the notebook in JupyterLab; what an earlier run trained is there at once")
+    add = parser.add_argument
+    add("notebooks", nargs="*", type=notebook_path, metavar="vae|gan|FILE.ipynb",
+        help="the notebook to run")
+    add("--images", type=whole_number, metavar="N",
+        help="use only the first N images of each split")
+    add("--output", type=Path, default=PACKAGE_FOLDER / "results", metavar="DIR",
+        help="where the results go (results/ beside the notebooks)")
+    add("--update", action="store_true",
+        help="also put the executed notebooks in the notebooks' place")
+    add("--fresh", action="store_true",
+        help="train anew, and keep earlier checkpoints under another name; --update does so, too")
+    add("--demo", action="store_true",
+        help="open the notebook in JupyterLab; what an earlier run trained is there at once")
     options = parser.parse_args(arguments)
     if options.demo and (options.update or options.fresh):
         parser.error("--demo: expected no --update or --fresh beside it, since it runs nothing")
     options.notebooks = options.notebooks or list(NOTEBOOKS.values())
     for path in options.notebooks:
         if options.output.resolve() == path.resolve().parent:
-            parser.error(f"--output: expected another folder than that of {path.name}, which would be overwritten; "
-                         "--update is the option for that")
+            parser.error(f"--output: expected another folder than that of {path.name}, which would "
+                         "be overwritten; --update is the option for that")
     return options
 
 
 def demonstrate(options):
-    """Open JupyterLab on a notebook, its results and checkpoints where the options say; gives the exit status."""
+    """Open JupyterLab on a notebook with the results of `options`; returns its exit status."""
     for path in options.notebooks:
         if not list((options.output / "checkpoints" / path.stem).glob("*/*.pt")):
-            print(f"Nothing of {path.name} is trained yet: its cells will do that, or python -m cscm77 beforehand.")
+            print(f"Nothing of {path.name} is trained yet: its cells will do that, "
+                  "or python -m cscm77 beforehand.")
     first = options.notebooks[0].resolve()
     environment = kernel_environment(options.output, options.images)
     environment.pop("TQDM_DISABLE", None)
     try:
-        return subprocess.call([sys.executable, "-m", "jupyter", "lab", str(first)], cwd=first.parent, env=environment)
+        return subprocess.call([sys.executable, "-m", "jupyter", "lab", str(first)],
+                               cwd=first.parent, env=environment)
     except KeyboardInterrupt:  # the way to end JupyterLab
         return 130
 
 
 def keep_aside(folder):
-    """Rename a folder of checkpoints, if there is one, so that the notebooks train anew and nothing is lost."""
-    if not folder.exists():
-        return
-    number = 1
-    while (kept := folder.with_name(f"{folder.name}-{number}")).exists():
-        number += 1
-    folder.rename(kept)
-    print(f"Training anew; the earlier checkpoints are kept in {kept}")
+    """Rename a folder of checkpoints, if there is one: trained anew, and nothing is lost."""
+    if folder.exists():
+        kept = folder.rename(free_name(folder))
+        print(f"Training anew; the earlier checkpoints are kept in {kept}")
 
 
 def notebook_path(text):
-    """Find the notebook that a word of the command line means."""
+    """The path of the notebook that a word of the command line means."""
     path = NOTEBOOKS.get(text, Path(text))
     if not path.is_file() and (PACKAGE_FOLDER / path).is_file():
         path = PACKAGE_FOLDER / path
     if path.suffix != ".ipynb" or not path.is_file():
-        raise argparse.ArgumentTypeError(f"expected vae, gan or the file of a notebook, found {text!r}")
+        raise argparse.ArgumentTypeError("expected vae, gan or the file of a notebook, "
+                                         f"found {text!r}")
     return path
 
 
-def positive(text):
-    """Read a positive whole number."""
-    if not (text.isdecimal() and int(text) > 0):
-        raise argparse.ArgumentTypeError(f"expected a positive whole number, found {text!r}")
-    return int(text)
+def whole_number(text):
+    """The number, of at least 1, that a word of the command line means."""
+    try:
+        return check_whole("N", int(text) if text.isdecimal() else text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(error) from error
 
 
 def run(path, output, *, images=None, update=False):
@@ -166,11 +176,12 @@ def run(path, output, *, images=None, update=False):
         update: whether the executed notebook also replaces the one at `path`.
 
     Returns:
-        None, or, where a cell failed or Ctrl-C stopped it, the sentence that says which, at what line and why.
+        None, or, where a cell failed or Ctrl-C stopped it, the sentence that says which, at what
+        line and why.
     """
     output.mkdir(parents=True, exist_ok=True)
     notebook = nbformat.read(path, as_version=4)
-    client = TerminalClient(notebook, resources={"metadata": {"path": str(path.resolve().parent)}})
+    client = TerminalClient(notebook, {"metadata": {"path": str(path.resolve().parent)}})
     print(f"\n# {path.name}", flush=True)
     failure = None
     try:
@@ -180,25 +191,24 @@ def run(path, output, *, images=None, update=False):
     except AssertionError:  # at Ctrl-C nbclient shuts the kernel down, and then misses it
         if client.km is not None:
             raise
-        failure = (f"{place_of(path, notebook, client.cell_index)}: stopped; what was finished is in {output}, "
-                   "and the same command goes on from there")
+        failure = (f"{place_of(path, notebook, client.cell_index)}: stopped; what was finished is "
+                   f"in {output}, and the same command goes on from there")
+    finally:  # also where passing on what a cell printed has failed
+        unwritten = write_executed(notebook, output / path.name)
     client.end_section()
-    tidy(notebook)
-    nbformat.write(notebook, output / path.name)
-    html, _ = HTMLExporter().from_notebook_node(notebook)
-    (output / path.name).with_suffix(".html").write_text(html, encoding="utf-8")
+    failure = failure or unwritten
     if update and not failure:
-        nbformat.write(notebook, path)
+        write_whole(path, (output / path.name).read_bytes())
     return failure
 
 
 def kernel_environment(output, images):
-    """Give the environment of a kernel: ours, and the settings that the notebooks and loaders obey."""
+    """The environment of a kernel: ours, and the settings that notebooks and loaders obey."""
     environment = {**os.environ, "CSCM77_RESULTS": str(output.resolve()),
                    "MPLBACKEND": "module://matplotlib_inline.backend_inline"}
     if images:
         environment["CSCM77_IMAGES"] = str(images)
-    if os.environ.get("MNIST_DIR"):  # relative to where the command was given, not to the notebook
+    if os.environ.get("MNIST_DIR"):  # relative to where the command is given, not to the notebook
         environment["MNIST_DIR"] = str(Path(os.environ["MNIST_DIR"]).expanduser().resolve())
     if not sys.stdout.isatty():
         environment["TQDM_DISABLE"] = "1"
@@ -206,16 +216,13 @@ def kernel_environment(output, images):
 
 
 def section_of(notebook, cell_index):
-    """Give the last heading above a cell."""
-    for cell in reversed(notebook.cells[:cell_index]):
-        headings = re.findall(r"^#+ +(.*)$", cell.source, flags=re.MULTILINE) if cell.cell_type == "markdown" else []
-        if headings:
-            return headings[-1]
-    return "Start"
+    """The last heading above a cell."""
+    above = [cell.source for cell in notebook.cells[:cell_index] if cell.cell_type == "markdown"]
+    return (["Start"] + re.findall(r"^#+ +(.*)$", "\n".join(above), flags=re.MULTILINE))[-1]
 
 
 def place_of(path, notebook, cell_index):
-    """Name a notebook, and the code cell that ran last in it, if any did."""
+    """A notebook, and the code cell that ran last in it, if any did."""
     if cell_index is None:
         return f"{path.name}, before its first cell"
     number = sum(cell.cell_type == "code" for cell in notebook.cells[:cell_index + 1])
@@ -223,21 +230,32 @@ def place_of(path, notebook, cell_index):
 
 
 def describe_failure(path, notebook, cell_index, error):
-    """Say which notebook, code cell and line failed, and why, after the traceback."""
+    """Which notebook, code cell and line failed, and why, after the traceback."""
     where = place_of(path, notebook, cell_index)
-    if cell_index is None:
-        return f"{where}: {error}"
-    shown = [output for output in notebook.cells[cell_index].outputs if output.output_type == "error"]
+    outputs = [] if cell_index is None else notebook.cells[cell_index].outputs
+    shown = [output for output in outputs if output.output_type == "error"]
     if not shown:
         return f"{where}: {error}"
     traceback = COLOUR.sub("", "\n".join(shown[-1].traceback))
     lines = CELL_LINE.findall(traceback)
-    line = f", line {lines[0]}" if lines else ""  # the first is this cell; deeper ones are what it called
+    line = f", line {lines[0]}" if lines else ""  # the first is this cell; deeper ones it called
     return f"{traceback}\n\n{where}{line}: {shown[-1].ename}: {shown[-1].evalue}"
 
 
+def write_executed(notebook, path):
+    """Write an executed notebook and its HTML; returns None, or why that was not possible."""
+    tidy(notebook)
+    try:
+        write_whole(path, nbformat.writes(notebook).rstrip("\n") + "\n")
+        html, _ = HTMLExporter().from_notebook_node(notebook)
+        write_whole(path.with_suffix(".html"), html)
+        return None
+    except OSError as error:
+        return f"{path.name} was not written: {reason_of(error)}"
+
+
 def tidy(notebook):
-    """Take out of an executed notebook what belongs to the run and not to the page: progress bars and widget state."""
+    """Take out what belongs to the run and not to the page: progress bars and widget state."""
     CoalesceStreamsPreprocessor().preprocess(notebook, {})
     notebook.metadata.pop("widgets", None)
     for cell in notebook.cells:

@@ -1,5 +1,6 @@
 """What every test file uses: no display, tiny data, and real MNIST where MNIST_DIR is set."""
 
+import errno
 import os
 
 import matplotlib
@@ -70,3 +71,20 @@ def two_threads():
     torch.set_num_threads(2)
     yield
     torch.set_num_threads(1)
+
+
+@pytest.fixture
+def double_by_default():
+    """New tensors are in double precision."""
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(torch.float32)
+
+
+@pytest.fixture
+def full_disk(monkeypatch):
+    """No file can be finished."""
+    def full(_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("os.fsync", full)

@@ -16,9 +16,11 @@ TOP = Path(__file__).resolve().parent.parent
 
 GOOD = [
     "# First section", "print('one')\nprint('two')",
-    "## Second section", "import os\nprint(os.environ['CSCM77_IMAGES'], os.path.isdir(os.environ['CSCM77_RESULTS']))",
+    "## Second section",
+    "import os\nprint(os.environ['CSCM77_IMAGES'], os.path.isdir(os.environ['CSCM77_RESULTS']))",
     "x = 5\nx",
-    "for i in range(3):\n    print(f'\\r{i}/3 of a bar', end='')\nprint('\\r             \\r', end='')",
+    "for i in range(3):\n    print(f'\\r{i}/3 of a bar', end='')\n"
+    "print('\\r             \\r', end='')",
 ]
 BAD = ["# Fine", "print('fine')", "# Broken", "def inner():\n    return 1 / 0\n\n\ninner()"]
 
@@ -29,10 +31,18 @@ def write_notebook(path, cells):
     return path
 
 
-def run(*arguments):
+def run(*arguments, **settings):
     command = [sys.executable, "-m", "cscm77", *map(str, arguments)]
-    environment = {**os.environ, "PYTHONPATH": str(TOP)}  # for the kernels of notebooks that lie elsewhere
-    return subprocess.run(command, cwd=TOP, env=environment, capture_output=True, text=True)
+    environment = {**os.environ, **settings, "PYTHONPATH": str(TOP)}  # for the kernels elsewhere
+    return subprocess.run(command, cwd=TOP, env=environment, capture_output=True, text=True,
+                          encoding=settings.get("PYTHONIOENCODING"))
+
+
+def started(notebook, output, stderr=None, **settings):
+    """The command at work, its text passed on line by line."""
+    return subprocess.Popen([sys.executable, "-u", "-m", "cscm77", notebook, "--output", output],
+                            cwd=TOP, env={**os.environ, **settings, "PYTHONPATH": str(TOP)},
+                            stdout=subprocess.PIPE, stderr=stderr, text=True)
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +58,8 @@ def test_it_passes_on_what_cells_print_and_times_each_section(good):
     done, _, _ = good
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
-    assert lines.index("## First section") < lines.index("one") < lines.index("two") < lines.index("## Second section")
+    places = [lines.index(line) for line in ("## First section", "one", "two", "## Second section")]
+    assert places == sorted(places)
     assert "7 True" in lines
     assert sum("section: " in line and line.endswith(" s)") for line in lines) == 2
 
@@ -58,8 +69,7 @@ def test_ctrl_c_stops_it_with_one_line_and_leaves_no_kernel(tmp_path):
     notebook = write_notebook(tmp_path / "long.ipynb", [
         "# First", "import os\nprint('kernel', os.getpid())",
         "# Long", "print('waiting')\nimport time\ntime.sleep(600)"])
-    command = [sys.executable, "-u", "-m", "cscm77", str(notebook), "--output", str(tmp_path / "out")]
-    with subprocess.Popen(command, cwd=TOP, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    with started(notebook, tmp_path / "out", stderr=subprocess.PIPE) as process:
         for line in process.stdout:
             if line.startswith("kernel "):
                 kernel = int(line.split()[1])
@@ -67,7 +77,8 @@ def test_ctrl_c_stops_it_with_one_line_and_leaves_no_kernel(tmp_path):
                 process.send_signal(signal.SIGINT)
         said = process.stderr.read()
     assert process.returncode == 1
-    assert said.splitlines()[-1].startswith('long.ipynb, code cell 2 ("Long"): stopped') and "Traceback" not in said
+    assert said.splitlines()[-1].startswith('long.ipynb, code cell 2 ("Long"): stopped')
+    assert "Traceback" not in said
     assert (tmp_path / "out" / "long.ipynb").is_file()
     with pytest.raises(ProcessLookupError):
         os.kill(kernel, 0)
@@ -77,10 +88,10 @@ def test_it_passes_text_on_before_the_cell_ends(tmp_path):
     """The cell waits for a file that is written only when its line has come through."""
     go = tmp_path / "go"
     cell = (f"import pathlib, time\nprint('waiting')\nfor _ in range(600):\n    time.sleep(0.1)\n"
-            f"    if pathlib.Path({str(go)!r}).exists():\n        break\nelse:\n    raise TimeoutError")
+            f"    if pathlib.Path({str(go)!r}).exists():\n        break\n"
+            "else:\n    raise TimeoutError")
     notebook = write_notebook(tmp_path / "waits.ipynb", [cell])
-    command = [sys.executable, "-u", "-m", "cscm77", str(notebook), "--output", str(tmp_path / "out")]
-    with subprocess.Popen(command, cwd=TOP, stdout=subprocess.PIPE, text=True) as process:
+    with started(notebook, tmp_path / "out") as process:
         for line in process.stdout:
             if line == "waiting\n":
                 go.touch()
@@ -133,10 +144,54 @@ def test_the_original_is_replaced_only_when_asked(tmp_path):
     assert nbformat.read(notebook, as_version=4).cells[0].outputs[0].text == "new\n"
 
 
+@pytest.mark.parametrize("encoding", ["ascii", "cp1252"])
+def test_text_that_the_terminal_cannot_show_stops_nothing(tmp_path, encoding):
+    notebook = write_notebook(tmp_path / "text.ipynb", [
+        "# Sigma \u03c3", "print('\u03c3 = 1 \u00b1 2')", "raise ValueError('\u03c3')"])
+    done = run(notebook, "--output", tmp_path / "out", PYTHONIOENCODING=encoding)
+    assert done.returncode == 1 and r"## Sigma \u03c3" in done.stdout
+    assert done.stderr.splitlines()[-1].endswith(r"line 1: ValueError: \u03c3")
+    executed = nbformat.read(tmp_path / "out" / "text.ipynb", as_version=4)
+    assert executed.cells[1].outputs[0].text == "\u03c3 = 1 \u00b1 2\n"
+    assert "\u03c3 = 1 \u00b1 2" in (tmp_path / "out" / "text.html").read_text(encoding="utf-8")
+
+
+@pytest.fixture
+def two_cells(monkeypatch, tmp_path):
+    """A notebook whose execution is played: its first cell prints, and no kernel is started."""
+    notebook = write_notebook(tmp_path / "two.ipynb", ["print(1)", "print(2)"])
+
+    def play(client, **_):
+        client.nb.cells[0].outputs = [new_output("stream", text="1\n")]
+        print("1\n", end="")
+
+    monkeypatch.setattr(command.TerminalClient, "execute", play)
+    return notebook
+
+
+def test_what_was_executed_is_written_where_printing_fails(two_cells, tmp_path, monkeypatch):
+    def closed(*words, **_):
+        if words == ("1\n",):
+            raise BrokenPipeError
+
+    monkeypatch.setattr("builtins.print", closed)
+    before = two_cells.read_bytes()
+    with pytest.raises(BrokenPipeError):
+        command.run(two_cells, tmp_path / "out", update=True)
+    assert nbformat.read(tmp_path / "out" / "two.ipynb", as_version=4).cells[0].outputs
+    assert (tmp_path / "out" / "two.html").is_file() and two_cells.read_bytes() == before
+
+
+def test_a_full_disk_is_said_in_words(two_cells, tmp_path, full_disk, capsys):
+    assert command.main([str(two_cells), "--output", str(tmp_path / "out"), "--update"]) == 1
+    assert "two.ipynb was not written: No space left on device" in capsys.readouterr().err
+    assert [path.name for path in (tmp_path / "out").iterdir()] == []
+
+
 @pytest.mark.parametrize("arguments, message", [
     (["nonsense"], "expected vae, gan or the file of a notebook, found 'nonsense'"),
     (["vae.py"], "found 'vae.py'"),
-    (["--images", "0"], "expected a positive whole number, found '0'"),
+    (["--images", "0"], "expected a whole number of at least 1, found 0"),
     (["--images", "many"], "found 'many'"),
     (["--output", str(TOP)], "--output: expected another folder"),
 ])
@@ -149,7 +204,8 @@ def test_a_bad_command_line_is_named(arguments, message, capsys):
 def test_names_of_notebooks():
     assert command.parse([]).notebooks == list(command.NOTEBOOKS.values())
     assert command.parse(["gan"]).notebooks == [TOP / "generative_adversarial_networks.ipynb"]
-    assert command.parse(["variational_autoencoders.ipynb"]).notebooks[0].name == "variational_autoencoders.ipynb"
+    (found,) = command.parse(["variational_autoencoders.ipynb"]).notebooks
+    assert found.name == "variational_autoencoders.ipynb"
     assert command.parse([]).output == TOP / "results"
 
 
@@ -201,16 +257,14 @@ for epoch in range(3):
 @pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGINT to send")
 def test_a_training_stopped_by_ctrl_c_goes_on_at_the_next_command(tmp_path):
     notebook = write_notebook(tmp_path / "train.ipynb", ["# Train", TRAINING])
-    arguments = [sys.executable, "-u", "-m", "cscm77", str(notebook), "--output"]
-    environment = {**os.environ, "PYTHONPATH": str(TOP), "STOP_HERE": "1"}
-    with subprocess.Popen([*arguments, str(tmp_path / "out")], cwd=TOP, env=environment, text=True,
-                          stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+    with started(notebook, tmp_path / "out", stderr=subprocess.PIPE, STOP_HERE="1") as process:
         for line in process.stdout:
             if line == "training\n":  # in the second epoch
                 process.send_signal(signal.SIGINT)
                 break
         assert "the same command goes on from there" in process.communicate()[1]
-    stopped, never = (run(notebook, "--output", tmp_path / folder).stdout for folder in ("out", "other"))
+    stopped, never = (run(notebook, "--output", tmp_path / name).stdout
+                      for name in ("out", "other"))
     assert "Going on at epoch 1, step 1, from vae.pt" in stopped and "restored" not in never
     assert losses_in(stopped) == losses_in(never) and len(losses_in(never)) == 3
 
@@ -236,19 +290,21 @@ def test_fresh_keeps_the_checkpoints_of_that_notebook_under_another_name(tmp_pat
 
 def demo(monkeypatch, *arguments):
     calls = []
-    monkeypatch.setattr(command.subprocess, "call", lambda words, **options: calls.append((words, options)) or 7)
+    monkeypatch.setattr(command.subprocess, "call",
+                        lambda words, **options: calls.append((words, options)) or 7)
     assert command.main(["--demo", *map(str, arguments)]) == 7
     ((words, options),) = calls
     assert words[:4] == [sys.executable, "-m", "jupyter", "lab"]
     return words[4], options["env"]
 
 
-def test_a_demonstration_opens_the_notebook_where_its_checkpoints_are(monkeypatch, tmp_path, capsys):
+def test_a_demonstration_opens_a_notebook_where_its_checkpoints_are(monkeypatch, tmp_path, capsys):
     opened, environment = demo(monkeypatch, "gan", "--output", tmp_path)
     assert opened == str(TOP / "generative_adversarial_networks.ipynb")
     assert environment["CSCM77_RESULTS"] == str(tmp_path) and "TQDM_DISABLE" not in environment
-    assert "Nothing of generative_adversarial_networks.ipynb is trained yet" in capsys.readouterr().out
-    trained = tmp_path / "checkpoints" / "generative_adversarial_networks" / "300 of MNIST" / "fc_gan.pt"
+    notebook = Path(opened)
+    assert f"Nothing of {notebook.name} is trained yet" in capsys.readouterr().out
+    trained = tmp_path / "checkpoints" / notebook.stem / "300 of MNIST" / "fc_gan.pt"
     trained.parent.mkdir(parents=True)
     trained.write_bytes(b"")
     demo(monkeypatch, "gan", "--output", tmp_path)

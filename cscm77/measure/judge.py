@@ -1,7 +1,8 @@
-"""A small classifier of digits that judges what the models draw: its features, its labels, its doubts.
+"""A small classifier of digits that judges what the models draw: its features, labels, doubts.
 
-It is trained once for a data set, on the training split alone and always from the same seed, and kept on disk. Every
-number that rests on it should be read beside its accuracy on the test images.
+It is trained once for a data set, on the training split alone and always from the same seed, and
+kept on disk; always in float32, whatever the models compute in. Every number that rests on it
+should be read beside its accuracy on the test images.
 
 Axes: N images, F = 128 features, C = 10 classes.
 """
@@ -15,17 +16,19 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from cscm77.checks import check_images
+from cscm77.checks import check_image_size, check_images
+from cscm77.files import reason_of
+from cscm77.measure.latents import measuring
 from cscm77.measure.samples import radii
 from cscm77.training.checkpoints import CheckpointError, read_checkpoint, write_checkpoint
-from cscm77.utils import eval_mode, matmul_precision, progress_bar, seeded
+from cscm77.utils import device_of, matmul_precision, progress_bar, seeded
 
 FEATURES = 128
 EPOCHS, BATCH_SIZE, LEARNING_RATE = 3, 128, 3e-3
 LEAST_STEPS = 300  # where there are so few images that the epochs have fewer
 SHIFT = 2  # pixels: training images are moved by so much at most, in either direction
 VERSION = 1  # count up when a judge trained now would be another one
-AT_ONCE = 1000  # images: what is judged at a time
+CHUNK = 1000  # images that are judged at a time
 
 
 @dataclass(frozen=True)
@@ -37,19 +40,20 @@ class Reading:
 
     @property
     def labels(self):
-        """Give the digit that each image is taken for, (N,)."""
+        """The digit that each image is taken for, (N,)."""
         return self.probabilities.argmax(dim=1)
 
     @cached_property
     def radii(self):
-        """Give the radius of each image's neighbourhood, (N,); found once, though many models are compared with it."""
+        """The radius of each image's neighbourhood, (N,); found once, for all comparisons."""
         return radii(self.features)
 
 
 class Judge(nn.Module):
     """A convolutional network that reads digits: (N, 1, 28, 28) in [0, 1] -> logits (N, C).
 
-    `accuracy` is the share of the test images that it reads right, `made_from` what it was trained on.
+    `accuracy` is the share of the test images that it reads right, `made_from` what it was trained
+    on.
     """
 
     def __init__(self):
@@ -70,20 +74,20 @@ class Judge(nn.Module):
             nn.ReLU(),
         )
         self.head = nn.Linear(FEATURES, 10)                        # C
-        self.to(memory_format=torch.channels_last)
+        self.to(torch.float32, memory_format=torch.channels_last)
         self.accuracy, self.made_from = None, None
 
     def forward(self, x):
-        """Give the logits of images."""
+        """The logits of images."""
         return self.head(self.body(x))
 
     def __str__(self):
         """Say what it is and how far it can be trusted."""
-        return f"judge: a CNN trained on {self.made_from}, {100 * self.accuracy:.2f} % right on the test images"
+        return (f"judge: a CNN trained on {self.made_from}, "
+                f"{100 * self.accuracy:.2f} % right on the test images")
 
-    @torch.no_grad()
     def read(self, images):
-        """Judge images, in strict float32 and in eval mode, so that neither batches nor settings change the result.
+        """Judge images, in strict float32 and eval mode: no batch and no setting changes a result.
 
         Args:
             images: (N, ...) of 784 pixels in [0, 1], on any device.
@@ -92,26 +96,19 @@ class Judge(nn.Module):
             A `Reading`.
 
         Raises:
-            ValueError: no images, images of another size, or values outside [0, 1] (nan among them).
+            ValueError: no images, images of another size, or values outside [0, 1] and nan.
         """
-        check_pixels(images)
-        device = self.head.weight.device
-        with eval_mode(self), matmul_precision("highest"):
-            features = torch.cat([self.body(part.to(device).float().reshape(-1, 1, 28, 28))
-                                  for part in images.detach().split(AT_ONCE)])
+        check_image_size(images, 784)
+        check_images(images)
+        with measuring(self), matmul_precision("highest"):
+            parts = images.reshape(-1, 1, 28, 28).split(CHUNK)
+            features = torch.cat([self.body(part.to(device_of(self)).float()) for part in parts])
             probabilities = self.head(features).double().softmax(dim=1)
         return Reading(features.double().cpu(), probabilities.cpu())
 
 
-def check_pixels(images):
-    """Refuse what are no images (N, ...) of 784 pixels in [0, 1]."""
-    if images.ndim < 2 or len(images) == 0 or images[0].numel() != 784:
-        raise ValueError(f"images: expected (N, ...) with N >= 1 and 784 pixels each, found {tuple(images.shape)}")
-    check_images(images)
-
-
 def judge_of(loaders, folder):
-    """Give the judge of a data set: the one on disk, or a new one, which is then kept there.
+    """The judge of a data set: the one on disk, or a new one, which is then kept there.
 
     Args:
         loaders: of `mnist_loaders`; the test images only measure it.
@@ -123,14 +120,16 @@ def judge_of(loaders, folder):
     train, test = loaders.train.dataset, loaders.test.dataset
     path = Path(folder).expanduser() / "judge" / f"{len(train)} of {train.name}.pt"
     device = train.pixels.device
-    about = {"version": VERSION, "data": train.name, "images": len(train), "test images": len(test)}
+    provenance = {"version": VERSION, "data": train.name, "images": len(train),
+                  "test images": len(test)}
     judge = Judge().to(device)
-    kept = _kept(path, about)
+    kept = _read_kept(path, provenance)
     if kept is None:
         print(f"Training the judge on {len(train):,} images of {train.name}, once.")
         train_judge(judge, train)
         judge.accuracy = _accuracy(judge, test)
-        _keep(path, {"about": about, "weights": judge.state_dict(), "accuracy": judge.accuracy})
+        _keep(path, {"about": provenance, "weights": judge.state_dict(),
+                     "accuracy": judge.accuracy})
     else:
         judge.load_state_dict(kept["weights"])
         judge.accuracy = kept["accuracy"]
@@ -147,7 +146,8 @@ def train_judge(judge, digits, epochs=EPOCHS):
         epochs: passes over them; more where that makes fewer than LEAST_STEPS steps.
     """
     device = digits.pixels.device
-    with seeded(device), matmul_precision("highest"), torch.enable_grad():
+    own_precision = torch.autocast(device.type, enabled=False)
+    with seeded(device), matmul_precision("highest"), own_precision, torch.enable_grad():
         for layer in judge.modules():
             if hasattr(layer, "reset_parameters"):
                 layer.reset_parameters()
@@ -155,12 +155,13 @@ def train_judge(judge, digits, epochs=EPOCHS):
         steps = max(len(digits) // BATCH_SIZE, 1)
         epochs = max(epochs, math.ceil(LEAST_STEPS / steps))
         optimizer = torch.optim.Adam(judge.parameters(), lr=LEARNING_RATE)
-        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, LEARNING_RATE, total_steps=epochs * steps + 1)
+        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, LEARNING_RATE,
+                                                       total_steps=epochs * steps + 1)
         with progress_bar(epochs * steps, "judge") as bar:
             for _ in range(epochs):
                 for batch in torch.randperm(len(digits))[:steps * BATCH_SIZE].chunk(steps):
                     x, labels = digits[batch.to(device)]
-                    loss = F.cross_entropy(judge(_shifted(x)), labels)
+                    loss = F.cross_entropy(judge(_shifted(x.float())), labels)
                     optimizer.zero_grad(set_to_none=True)
                     loss.backward()
                     optimizer.step()
@@ -179,16 +180,17 @@ def _accuracy(judge, digits):
     return (judge.read(digits.images).labels == digits.labels.cpu()).double().mean().item()
 
 
-def _kept(path, about):
+def _read_kept(path, provenance):
     try:
         state = read_checkpoint(path)
     except CheckpointError:  # a judge can always be trained again
         return None
-    return state if state is not None and state.get("about") == about else None
+    return state if state is not None and state.get("about") == provenance else None
 
 
 def _keep(path, state):
     try:
         write_checkpoint(path, state)
-    except (OSError, RuntimeError) as reason:
-        print(f"The judge cannot be kept as {path.name} ({reason}), and is trained again at the next start.")
+    except (OSError, RuntimeError) as error:
+        print(f"The judge cannot be kept as {path.name} ({reason_of(error)}), "
+              "and is trained again at the next start.")

@@ -4,20 +4,19 @@ Axes: N images, Z latents, C classes, K importance samples; every bound is in na
 """
 
 import math
+from contextlib import contextmanager
 
 import torch
-from torch.nn import functional as F
 
-from cscm77.utils import device_of, eval_mode, seeded
+from cscm77.checks import check_cond, check_loader
+from cscm77.utils import device_of, dtype_of, eval_mode, one_hot, seeded, unwrapped
 
 IN_USE = 0.01  # nats: a latent with less KL than this on average tells the decoder nothing
-CLASSES = 10
-AT_ONCE = 500  # images
+BATCH_SIZE = 500  # images
 
 
-@torch.no_grad()
 def kl_of_latents(model, loader, cond=False):
-    """Give the KL of each latent, averaged over the loader's images.
+    """The KL of each latent, averaged over the loader's images.
 
     Args:
         model: a VAE, or a CVAE with `cond=True`.
@@ -26,63 +25,90 @@ def kl_of_latents(model, loader, cond=False):
 
     Returns:
         (Z,) float64, in nats per image; a latent below `IN_USE` carries nothing.
+
+    Raises:
+        ValueError: a cond that does not fit the model, or a loader without batches.
+        FloatingPointError: a KL that is not finite.
     """
-    kl, device = [], device_of(model)
-    with eval_mode(model), seeded(device):  # a loader may draw random numbers
-        for x, labels in zip(*_parts_of(loader), strict=True):
-            mu, logvar = _encode(model, x, labels, cond)
+    kl = []
+    with measuring(model), seeded(device_of(model)):  # a loader may draw random numbers
+        for x, labels in _batches(loader):
+            mu, logvar = posterior(model, x, labels, cond)
             kl.append(0.5 * (mu.square() + logvar.exp() - 1 - logvar).double())  # (N, Z)
     kl = torch.cat(kl).mean(dim=0).cpu()
-    finite("KL of the latents", kl.sum().item())
+    check_finite("KL of the latents", kl.sum().item())
     return kl
 
 
-@torch.no_grad()
 def importance_weighted_loss(model, loader, sizes=(1, 10, 100), cond=False):
-    """Bound -log p(x) from above with K samples of z an image; Burda, Grosse and Salakhutdinov (2016), equation 8.
+    """An upper bound of -log p(x) from K samples of z an image: Burda et al. (2016), equation 8.
 
     K = 1 is the negative ELBO by sampling; the bound falls towards -log p(x) as K grows.
 
     Args:
         model: a VAE, or a CVAE with `cond=True`.
         loader: batches of (images in [0, 1], labels).
-        sizes: the numbers K of samples; the samples of a small K are among those of a larger one.
+        sizes: the numbers K of samples; those of a small K are among those of a larger one.
         cond: whether the model is given the one-hot label.
 
     Returns:
         {K: nats per image}.
+
+    Raises:
+        ValueError: a cond that does not fit the model, or a loader without batches.
+        FloatingPointError: a bound that is not finite.
     """
-    total, number, device = dict.fromkeys(sizes, 0.0), 0, device_of(model)
-    with eval_mode(model), seeded(device):
-        for x, labels in zip(*_parts_of(loader), strict=True):
-            x, number = x.to(device), number + len(x)
-            mu, logvar = _encode(model, x, labels, cond)
-            weights = torch.stack([_log_weight(model, x, labels, mu, logvar, cond) for _ in range(max(sizes))])
-            for k in sizes:  # weights: (K, N)
+    total, number = dict.fromkeys(sizes, 0.0), 0
+    with measuring(model), seeded(device_of(model)):
+        for x, labels in _batches(loader):
+            number += len(x)
+            mu, logvar = posterior(model, x, labels, cond)
+            x = x.to(mu)
+            weights = torch.stack([_log_weight(model, x, labels, mu, logvar, cond)
+                                   for _ in range(max(sizes))])  # (K, N)
+            for k in sizes:
                 total[k] -= (weights[:k].logsumexp(dim=0) - math.log(k)).sum().item()
-    return {k: finite(f"bound with {k} samples", total[k] / number) for k in sizes}
+    return {k: check_finite(f"bound with {k} samples", total[k] / number) for k in sizes}
 
 
-def _parts_of(loader):
-    """Give all images and labels in parts of one size: the noise of each is the same however they were batched."""
+@contextmanager
+def measuring(network):
+    """A network in eval mode and in its own precision, without gradients, for a while."""
+    own_precision = torch.autocast(device_of(network).type, enabled=False)
+    with eval_mode(network), torch.no_grad(), own_precision:
+        yield
+
+
+def _batches(loader):
+    """Images and labels in batches of one size: then the loader's own size changes no noise."""
+    check_loader("loader", loader)
     batches = list(loader)
     if not batches:
-        raise ValueError("loader: expected at least one image, found none")
-    return [torch.cat(parts).split(AT_ONCE) for parts in zip(*batches, strict=True)]
+        raise ValueError("loader: expected at least one batch, found none")
+    yield from zip(*(torch.cat(parts).split(BATCH_SIZE) for parts in zip(*batches, strict=True)),
+                   strict=True)
+
+
+def posterior(model, x, labels, cond):
+    """The mean and log-variance, (N, Z) each, of q(z|x), or of q(z|x, c) with `cond=True`."""
+    check_cond(model, cond)
+    x, model = x.to(device_of(model), dtype_of(model)), unwrapped(model)
+    return model.encode(x, one_hot(labels, model.num_classes, like=x)) if cond else model.encode(x)
 
 
 def _log_weight(model, x, labels, mu, logvar, cond):
-    """Draw z from q(z|x) and give log p(x|z) + log p(z) - log q(z|x), (N,) float64."""
-    noise = torch.randn_like(mu)
+    """Log p(x|z) + log p(z) - log q(z|x) of a z that is drawn from q(z|x), (N,) float64."""
+    model, noise = unwrapped(model), torch.randn_like(mu)
     z = mu + torch.exp(0.5 * logvar) * noise
-    x_hat = model.decoder(torch.cat((z, one_hot_like(labels, z, model.num_classes)), dim=1) if cond else z)
+    label = [one_hot(labels, model.num_classes, like=z)] if cond else []
+    x_hat = model.decoder(torch.cat([z, *label], dim=1))
     likelihood = log_likelihood(x_hat, x).flatten(1).sum(dim=1, dtype=torch.float64)
-    latent = 0.5 * (noise.square() + logvar - z.square()).sum(dim=1, dtype=torch.float64)  # the log(2 pi) cancel
-    return likelihood + latent
+    latent = 0.5 * (noise.square() + logvar - z.square())  # the log(2 pi) cancel
+    return likelihood + latent.sum(dim=1, dtype=torch.float64)
 
 
 def log_likelihood(x_hat, x):
-    """Give log p(x|z) of each pixel; the sum is that of `vae.reconstruction`, in a fifth of the time of torch's own.
+    """Log p(x|z) of each pixel; summed, that is `vae.reconstruction` in a fifth of the time.
 
     Args:
         x_hat: reconstructions in [0, 1], (N, ...).
@@ -92,35 +118,34 @@ def log_likelihood(x_hat, x):
     return torch.lerp(black, white, x)
 
 
-def _encode(model, x, labels, cond):
-    x = x.to(device_of(model))
-    return model.encode(x, one_hot_like(labels, x, model.num_classes)) if cond else model.encode(x)
-
-
-def one_hot_like(labels, like, classes=CLASSES):
-    """Turn labels (N,) into one-hot rows (N, C) of the type and on the device of another tensor."""
-    return F.one_hot(labels.to(like.device), classes).to(like.dtype)
-
-
 def plane_of_digits(points, labels):
-    """Project points on the two directions in which the means of the classes differ most.
+    """Points seen along the two directions in which the means of the classes differ most.
 
     Args:
         points: (N, Z), Z > 1.
         labels: (N,), of at least two classes.
 
     Returns:
-        (N, 2), and the share that the plane holds of the variance of the means.
+        (N, 2), and the share of the variance of the means that the plane holds.
+
+    Raises:
+        ValueError: a single latent, or a single class.
     """
+    points = torch.as_tensor(points).detach()
+    labels = torch.as_tensor(labels, device=points.device)
+    classes = labels.unique()
+    if points.ndim != 2 or points.shape[1] < 2 or len(classes) < 2:
+        raise ValueError("expected points (N, Z) with at least 2 latents, of at least 2 classes, "
+                         f"found {tuple(points.shape)} of {len(classes)}")
     centred = points.double() - points.double().mean(dim=0)
-    means = torch.stack([centred[labels == label].mean(dim=0) for label in labels.unique()])  # (C, Z)
+    means = torch.stack([centred[labels == label].mean(dim=0) for label in classes])  # (C, Z)
     variances, directions = torch.linalg.eigh(means.T.cov(correction=0))  # ascending
-    share = finite("share of the variance", (variances[-2:].sum() / variances.sum()).item())
+    share = check_finite("share of the variance", (variances[-2:].sum() / variances.sum()).item())
     return (centred @ directions[:, [-1, -2]]).float(), share
 
 
-def finite(name, value):
-    """Give a number back, or refuse it where it is nan or infinite."""
+def check_finite(name, value):
+    """The number itself; refuses nan and infinity."""
     if not math.isfinite(value):
         raise FloatingPointError(f"{name}: expected a finite number, found {value}")
     return value

@@ -1,15 +1,20 @@
-"""The tables and figures of a notebook, kept for a report: metrics.json, evidence.md and figures/ in the results.
+"""The tables and figures of a notebook, kept for a report, and tables as lines of text.
 
-Each says what it was made from: data, number of images, epochs, seed.
+metrics.json, evidence.md and figures/ in the results say of each table and figure what it was made
+from: data, number of images, epochs, seed.
 """
 
 import json
-import os
-from contextlib import suppress
 from pathlib import Path
 
+from cscm77.files import reason_of, write_whole
+from cscm77.report.pictures import figure_bytes
+
 PRINT_RESOLUTION = 300  # dots an inch
-TITLE = "# Evidence\n\nMade by the notebooks, from the numbers in metrics.json; every run writes it anew.\n"
+TITLE = """# Evidence
+
+Made by the notebooks, from the numbers in metrics.json; every run writes it anew.
+"""
 
 
 class Evidence:
@@ -35,11 +40,12 @@ class Evidence:
             columns: {title: format specification}.
             rows: {name: values}, numbers, text or None.
         """
-        plain = {row: [_plain(value) for value in values] for row, values in rows.items()}
-        if any(len(values) != len(columns) for values in plain.values()):
-            raise ValueError(f"rows: expected {len(columns)} values in each, found {[len(v) for v in plain.values()]}")
-        self._tables[name] = {"title": title, "columns": dict(columns), "rows": plain}
-        print(f"{title}; {self.made_from}\n\n{as_text('', columns, _cells(columns, plain))}")
+        rows = {row: [_plain(value) for value in values] for row, values in rows.items()}
+        if any(len(values) != len(columns) for values in rows.values()):
+            raise ValueError(f"rows: expected {len(columns)} values in each, "
+                             f"found {[len(values) for values in rows.values()]}")
+        self._tables[name] = {"title": title, "columns": dict(columns), "rows": rows}
+        print(f"{title}; {self.made_from}\n\n{as_text('', columns, _formatted(columns, rows))}")
         self._write()
 
     def listing(self, name, text):
@@ -63,7 +69,7 @@ class Evidence:
         """
         self._figures[name] = title
         for ending in ("png", "pdf"):
-            self._try(lambda path: figure.savefig(path, dpi=PRINT_RESOLUTION), "figures", f"{name}.{ending}")
+            self._keep(f"figures/{name}.{ending}", figure_bytes(figure, ending, PRINT_RESOLUTION))
         self._write()
 
     def _write(self):
@@ -71,42 +77,37 @@ class Evidence:
         parts[self.notebook] = {"made from": self.made_from, "tables": self._tables,
                                 "listings": self._listings, "figures": self._figures}
         parts = dict(sorted(parts.items()))
-        text = json.dumps(parts, indent=1, allow_nan=False) + "\n"
-        self._try(lambda path: path.write_text(text, encoding="utf-8"), "", "metrics.json")
-        self._try(lambda path: path.write_text(report(parts), encoding="utf-8"), "", "evidence.md")
+        self._keep("metrics.json", json.dumps(parts, indent=1, allow_nan=False) + "\n")
+        self._keep("evidence.md", report(parts))
 
-    def _try(self, write, folder, name):
-        """Write a file under another name first, so that it is whole at any moment; a failure is said once."""
-        target = self.folder / folder / name
-        part = target.with_name(f".{os.getpid()}.{name}")
+    def _keep(self, name, data):
+        """Write a file of the results; why one could not be written is said once."""
         try:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            write(part)
-            os.replace(part, target)
-        except OSError as reason:
+            write_whole(self.folder / name, data)
+        except OSError as error:
             if not self._warned:
-                print(f"{name} was not written: {reason.strerror or reason}")
+                print(f"{Path(name).name} was not written: {reason_of(error)}")
             self._warned = True
-            with suppress(OSError):
-                part.unlink()
 
 
 def report(parts):
-    """Give everything as one Markdown page.
+    """Everything as one Markdown page.
 
     Args:
-        parts: {notebook: {"made from", "tables", "listings", "figures"}}, as metrics.json holds them.
+        parts: {notebook: {"made from", "tables", "listings", "figures"}}, as metrics.json has them.
     """
     page = [TITLE]
     for notebook, part in parts.items():
-        made_from = part["made from"]
-        page.append(f"## {notebook}\n")
+        page.append(f"## {_literal(notebook)}\n")
         for table in part["tables"].values():
-            cells = _cells(table["columns"], table["rows"])
-            page.append(f"**{table['title']}; {made_from}**\n\n{as_markdown('', table['columns'], cells)}\n")
+            title = _literal(f"{table['title']}; {part['made from']}")
+            rows = _formatted(table["columns"], table["rows"])
+            page.append(f"**{title}**\n\n{as_markdown('', table['columns'], rows)}\n")
         page += [f"```\n{text}\n```\n" for text in part["listings"].values()]
-        page += [f"![{title}](figures/{name}.png)\n\n{title}; {made_from}. ([PDF](figures/{name}.pdf))\n"
-                 for name, title in part["figures"].items()]
+        for name, title in part["figures"].items():
+            title, made_from = _literal(title), _literal(part["made from"])
+            page.append(f"![{title}](figures/{name}.png)\n\n"
+                        f"{title}; {made_from}. ([PDF](figures/{name}.pdf))\n")
     return "\n".join(page)
 
 
@@ -115,17 +116,12 @@ def _read(path):
         parts = json.loads(path.read_text(encoding="utf-8"))
         report(parts)  # whether it is what this module wrote
         return parts
-    except (OSError, ValueError, LookupError, TypeError, AttributeError):  # none yet, or not readable: begun anew
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):  # begun anew
         return {}
 
 
-def _cells(columns, rows):
-    return {name: [cell(value, form) for value, form in zip(values, columns.values(), strict=True)]
-            for name, values in rows.items()}
-
-
 def _plain(value):
-    """Give a number of torch as Python's; nan and infinity have no place in a report."""
+    """A number of torch as Python's; nan and infinity have no place in a report."""
     value = value.item() if hasattr(value, "item") else value
     if isinstance(value, float) and not abs(value) < float("inf"):
         raise ValueError(f"values: expected finite numbers, found {value}")
@@ -136,30 +132,34 @@ def _plain(value):
 
 
 def as_text(corner, titles, rows):
-    """Align a table: names to the left, everything else to the right.
+    """A table in lines of text: names to the left, everything else to the right.
 
     Args:
         corner: what stands above the names.
         titles: of the columns.
-        rows: {name: cells of text}.
-
-    Returns:
-        Lines joined by line ends.
+        rows: {name: values as text}.
     """
-    lines = [(corner, *titles), *((name, *cells) for name, cells in rows.items())]
+    lines = [(corner, *titles), *((name, *values) for name, values in rows.items())]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    return "\n".join("  ".join([name.ljust(widths[0]), *map(str.rjust, cells, widths[1:])]).rstrip()
-                     for name, *cells in lines)
+    return "\n".join("  ".join([name.ljust(widths[0]),
+                                *map(str.rjust, values, widths[1:])]).rstrip()
+                     for name, *values in lines)
 
 
 def as_markdown(corner, titles, rows):
-    """Give the same as a Markdown table."""
-    lines = [(corner, *titles), ("---", *["---:"] * len(titles)), *((name, *cells) for name, cells in rows.items())]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    """The same as a Markdown table."""
+    lines = [(corner, *titles), ("---", *["---:"] * len(titles)),
+             *((name, *values) for name, values in rows.items())]
+    return "\n".join(f"| {' | '.join(map(_literal, line))} |" for line in lines)
 
 
-def cell(value, form):
-    """Give a value as text.
+def _literal(text):
+    """Text that Markdown shows as it is: a dollar begins no formula, a bar no column."""
+    return text.replace("$", r"\$").replace("|", r"\|")
+
+
+def formatted(value, form):
+    """A value as text.
 
     Args:
         value: a number, text, or None.
@@ -168,3 +168,7 @@ def cell(value, form):
     if value is None:
         return "-"
     return value if isinstance(value, str) else format(value, form)
+
+
+def _formatted(columns, rows):
+    return {name: list(map(formatted, values, columns.values())) for name, values in rows.items()}

@@ -1,7 +1,7 @@
 """Sliders over what the models learned, drawn into one image that stays in its place.
 
-Only the core of ipywidgets is used: JupyterLab, Notebook, VS Code and Colab all show it. A saved page does not, so a
-static figure belongs beside it. Axes: N images, Z latents, C classes.
+Only the core of ipywidgets is used: JupyterLab, Notebook, VS Code and Colab all show it. A saved
+page does not, so a static figure belongs beside it. Axes: N images, Z latents, C classes.
 """
 
 import io
@@ -11,9 +11,10 @@ import matplotlib.pyplot as plt
 import torch
 from IPython.display import display
 
-from cscm77.measure.latents import CLASSES
+from cscm77.measure.latents import measuring, posterior
+from cscm77.measure.samples import CLASSES, generate
 from cscm77.report.pictures import tile
-from cscm77.utils import device_of, eval_mode
+from cscm77.utils import device_of, dtype_of, one_hot, unwrapped
 
 SLIDERS = 5  # over the latents with the largest KL
 REACH = 3  # standard deviations of the prior
@@ -22,7 +23,7 @@ SIDE = 280  # pixels of the page, of the image
 
 
 def png(images, columns=None):
-    """Give images (N, ...) in [0, 1] as the bytes of one PNG."""
+    """The bytes of one PNG of images (N, ...) in [0, 1]."""
     buffer = io.BytesIO()
     plt.imsave(buffer, tile(images, columns), cmap="gray", vmin=0, vmax=1, format="png")
     return buffer.getvalue()
@@ -32,8 +33,9 @@ class Explorer:
     """An image, and the controls that change it; `show` puts both on the page."""
 
     def __init__(self, seed):
-        self.image = widgets.Image(format="png", layout=widgets.Layout(width=f"{SIDE}px", height=f"{SIDE}px"))
-        self.random = torch.Generator().manual_seed(seed)  # of one's own: exploring changes no training
+        size = widgets.Layout(width=f"{SIDE}px", height=f"{SIDE}px")
+        self.image = widgets.Image(format="png", layout=size)
+        self.random = torch.Generator().manual_seed(seed)  # its own: exploring changes no training
         self.resample = widgets.Button(description="resample")
         self.resample.on_click(lambda _: self.draw_new())
         self._busy = False
@@ -53,7 +55,7 @@ class Explorer:
 
 
 class VAEExplorer(Explorer):
-    """Sliders over the most used latents of a VAE or CVAE, a digit to ask for, and a morph between two images.
+    """Sliders over the most used latents, a digit to ask for, a morph between two images.
 
     Args:
         model: a VAE, or a CVAE, which has a choice of digits beside.
@@ -64,36 +66,41 @@ class VAEExplorer(Explorer):
 
     def __init__(self, model, digits, kl, seed=0):
         super().__init__(seed)
-        self.model, self.digits, self.device = model, digits, device_of(model)
-        self.latents = kl.argsort(descending=True)[:SLIDERS].tolist()
-        self.sliders = [widgets.FloatSlider(0, min=-REACH, max=REACH, step=0.1, description=f"latent {latent}")
+        self.model, self.digits = unwrapped(model), digits
+        self.conditional = self.model.num_classes > 0
+        self.latents = torch.as_tensor(kl).argsort(descending=True)[:SLIDERS].tolist()
+        self.sliders = [widgets.FloatSlider(0, min=-REACH, max=REACH, step=0.1,
+                                            description=f"latent {latent}")
                         for latent in self.latents]
-        self.digit = widgets.ToggleButtons(options=range(CLASSES), description="digit")
+        self.digit = widgets.ToggleButtons(options=range(self.model.num_classes or CLASSES),
+                                           description="digit")
         self.digit.style.button_width = "30px"
         last = len(digits) - 1
-        self.first, self.second = (widgets.BoundedIntText(index, min=0, max=last, description=name)
-                                   for index, name in ((0, "from image"), (min(1, last), "to image")))
+        self.first, self.second = (
+            widgets.BoundedIntText(index, min=0, max=last, description=name)
+            for index, name in ((0, "from image"), (min(1, last), "to image")))
         self.morph = widgets.FloatSlider(0, min=0, max=1, step=0.02, description="morph")
         for slider in self.sliders:
             self._observe(slider, self._move)
         for control in (self.first, self.second, self.morph):
             self._observe(control, self._morph)
         self._observe(self.digit, self._ask)
-        conditional = [self.digit] if model.num_classes else []
-        controls = [*self.sliders, *conditional, self.resample, self.first, self.second, self.morph]
+        controls = [*self.sliders, *[self.digit] * self.conditional,
+                    self.resample, self.first, self.second, self.morph]
         self.page = widgets.HBox([self.image, widgets.VBox(controls)])
         self.draw_new()
 
     def draw_new(self):
         """Draw from a new latent of the prior."""
-        self.z = torch.randn(1, self.model.latent_size, generator=self.random).to(self.device)
+        z = torch.randn(1, self.model.latent_size, generator=self.random, dtype=torch.float32)
+        self.z = z.to(device_of(self.model), dtype_of(self.model))
         self.label = self._one_hot(self.digit.value)  # a morph may have left it between two
         self._follow()
         self._draw()
 
     def _move(self):
         for latent, slider in zip(self.latents, self.sliders, strict=True):
-            if abs(slider.value - self._shown(latent)) > 1e-9:  # the others may lie outside their sliders
+            if abs(slider.value - self._shown(latent)) > 1e-9:  # others may lie outside of theirs
                 self.z[0, latent] = slider.value
         self._draw()
 
@@ -102,23 +109,22 @@ class VAEExplorer(Explorer):
         self._draw()
 
     def _morph(self):
-        (start, label), (end, other) = (self._encoded(control.value) for control in (self.first, self.second))
+        (start, label), (end, other) = map(self._encoded, (self.first.value, self.second.value))
         self.z = torch.lerp(start, end, self.morph.value)
         self.label = torch.lerp(label, other, self.morph.value)
         self._set(self.digit, self.label.argmax().item())
         self._follow()
         self._draw()
 
-    @torch.no_grad()
     def _encoded(self, index):
         image, digit = self.digits[index]
-        label = self._one_hot(digit.item())
-        with eval_mode(self.model):
-            mu, _ = self.model.encode(image[None].to(self.device), *[label] * bool(self.model.num_classes))
-        return mu, label
+        with measuring(self.model):
+            mu, _ = posterior(self.model, image[None], torch.as_tensor(digit).reshape(1),
+                              self.conditional)
+        return mu, self._one_hot(int(digit))
 
     def _one_hot(self, digit):
-        return torch.eye(CLASSES, device=self.device)[digit:digit + 1]  # (1, C)
+        return one_hot([digit], len(self.digit.options), like=self.z)  # (1, C)
 
     def _shown(self, latent):
         return round(max(-REACH, min(REACH, self.z[0, latent].item())), 1)
@@ -127,11 +133,9 @@ class VAEExplorer(Explorer):
         for latent, slider in zip(self.latents, self.sliders, strict=True):
             self._set(slider, self._shown(latent))
 
-    @torch.no_grad()
     def _draw(self):
-        latents = torch.cat((self.z, self.label), dim=1) if self.model.num_classes else self.z
-        with eval_mode(self.model):
-            self.image.value = png(self.model.decoder(latents))
+        latents = torch.cat((self.z, self.label), dim=1) if self.conditional else self.z
+        self.image.value = png(generate(self.model.decoder, latents))
 
 
 class GANExplorer(Explorer):
@@ -155,12 +159,10 @@ class GANExplorer(Explorer):
 
     def draw_new(self):
         """Draw between new noises."""
-        self.ends = 2 * torch.rand(2, GRID, self.noise_size, generator=self.random) - 1  # (2, N, Z)
+        noise = torch.rand(2, GRID, self.noise_size, generator=self.random, dtype=torch.float32)
+        self.ends = 2 * noise - 1  # (2, N, Z)
         self._draw()
 
-    @torch.no_grad()
     def _draw(self):
-        G = self.generators[self.name.value]
-        with eval_mode(G):
-            images = G(torch.lerp(*self.ends, self.walk.value).to(device_of(G)))
-        self.image.value = png((images + 1) / 2)
+        noise = torch.lerp(*self.ends, self.walk.value)
+        self.image.value = png(generate(self.generators[self.name.value], noise, low=-1))

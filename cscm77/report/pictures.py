@@ -1,29 +1,54 @@
 """Pictures of digits and of training: every grid of digits is drawn as one image.
 
+Every draw_ and plot_ function returns a new matplotlib figure. It takes tensors on any device, with
+or without gradient, arrays and lists. A title says what is shown: model, data, number of images,
+seed; it is drawn as it is given, so that a dollar sign begins no formula.
+
 Axes: N images, of any shape (N, ...) with a square number of pixels each.
 """
 
+import io
 import math
 import textwrap
+from pathlib import Path
 
 import matplotlib.pyplot as plt
+import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 from torchvision.utils import make_grid
+
+from cscm77.checks import check_whole
+from cscm77.files import reason_of, write_whole
 
 INCHES_PER_DIGIT = 0.6
 FRAME = 200  # milliseconds that a moment of an animation is seen
 GAP = 2  # pixels between digits
 THRESHOLD = 120  # nats per image: what the coursework asks a VAE to reach
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")  # Okabe and Ito's, for the colour-blind
+COLOURS = (  # Okabe and Ito's, for the colour-blind
+    "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 LINES = ("-", "--", ":", "-.", "-", "--")  # so that print without colour tells them apart too
+
+text_as_given = plt.rc_context({"text.parse_math": False})  # a decorator
+
+
+def _numbers(values):
+    """A tensor on the CPU without gradient; of a tensor, an array, or a list of such or numbers."""
+    if isinstance(values, torch.Tensor):
+        return values.detach().cpu()
+    if isinstance(values, (list, tuple)) and any(isinstance(v, torch.Tensor) for v in values):
+        return torch.stack([_numbers(value) for value in values])
+    return torch.tensor(np.asarray(values))  # numpy keeps Python's floats in double precision
+
+
+# ---------------------------------------------------------------- digits
 
 
 def tile(images, columns=None):
     """Lay images out in a grid, row by row.
 
     Args:
-        images: (N, ...) tensor on any device, square pictures of any range.
+        images: (N, ...), square pictures of any range.
         columns: of the grid; as square a grid as possible when not given.
 
     Returns:
@@ -32,26 +57,25 @@ def tile(images, columns=None):
     Raises:
         ValueError: no images, or pictures that are not square.
     """
-    images = torch.as_tensor(images).detach().cpu().float()
+    images = _numbers(images).float()
     pixels = images[0].numel() if images.ndim > 1 and len(images) else 0
     side = math.isqrt(pixels)
     if pixels == 0 or side * side != pixels:
-        raise ValueError(f"images: expected (N, ...) with N >= 1 and square pictures, found {tuple(images.shape)}")
+        raise ValueError("images: expected (N, ...) with N >= 1 and square pictures, "
+                         f"found {tuple(images.shape)}")
     columns = columns or math.ceil(math.sqrt(len(images)))
     images = images.reshape(-1, 1, side, side)
     return make_grid(images, nrow=columns, padding=GAP, pad_value=images.min().item())[0].numpy()
 
 
+@text_as_given
 def draw_digits(images, columns=None, title=None):
     """Draw images as a grid in a new figure, which stays the current one.
 
     Args:
-        images: (N, ...) tensor on any device.
+        images: (N, ...), square pictures of any range.
         columns: of the grid; as square a grid as possible when not given.
         title: above the grid, if any.
-
-    Returns:
-        The matplotlib figure.
     """
     grid = tile(images, columns)
     height, width = (INCHES_PER_DIGIT * length / (28 + GAP) for length in grid.shape)
@@ -68,12 +92,35 @@ def draw_digits(images, columns=None, title=None):
 
 
 def _wrapped(title, width, fontsize):
-    """Break a title into lines that fit a width in inches; a letter is about half as wide as it is high."""
+    """A title in lines that fit a width in inches; a letter is about half as wide as it is high."""
     return textwrap.fill(title, max(20, int(width * 72 / (0.53 * fontsize))))
 
 
+def draw_strip(strip, title, columns=12):
+    """Draw what fixed inputs became during a training: a row for each, time from left to right.
+
+    Args:
+        strip: (moments, samples, 784), as a `GANHistory` has it.
+        title: of the figure.
+        columns: moments to show at most, evenly spaced, the first and the last among them.
+
+    Raises:
+        ValueError: a strip without moments, as a training of no epochs has it.
+    """
+    strip = _moments(strip)
+    shown = torch.linspace(0, len(strip) - 1, min(columns, len(strip))).round().long()
+    return draw_digits(strip[shown].transpose(0, 1).flatten(0, 1), columns=len(shown), title=title)
+
+
+def _moments(strip):
+    if strip is None or len(strip) == 0:
+        raise ValueError("strip: expected (moments, samples, 784) of a training of one epoch or "
+                         f"more, found {'none' if strip is None else 'no moments'}")
+    return _numbers(strip)
+
+
 def interpolate(start, end, steps):
-    """Give points on the straight lines between pairs of latents, ends included.
+    """Points on the straight lines between pairs of latents, ends included.
 
     Args:
         start: (S, Z), where each line begins.
@@ -83,20 +130,22 @@ def interpolate(start, end, steps):
     Returns:
         (S * steps, Z), line by line.
     """
-    if start.shape != end.shape or steps < 2:
-        raise ValueError("expected start and end of one shape and at least 2 steps, "
-                         f"found {tuple(start.shape)}, {tuple(end.shape)} and {steps} steps")
-    w = torch.linspace(0, 1, steps, device=start.device).view(1, steps, 1)
+    if start.shape != end.shape:
+        raise ValueError("expected start and end of one shape, "
+                         f"found {tuple(start.shape)} and {tuple(end.shape)}")
+    check_whole("steps", steps, 2)
+    w = torch.linspace(0, 1, steps, dtype=start.dtype, device=start.device).view(1, steps, 1)
     points = torch.lerp(start.unsqueeze(1), end.unsqueeze(1), w)  # (S, steps, Z)
     return points.flatten(0, 1)
 
 
-# ---------------------------------------------------------------- curves and charts
+# ---------------------------------------------------------------- curves
 
 
 def _panels(number, title, width, height=2.8):
-    """Make a figure with a row of panels in the one style of this package."""
-    fig, axes = plt.subplots(1, number, figsize=(width, height), layout="constrained", squeeze=False)
+    """A figure with a row of panels in the one style of this package."""
+    fig, axes = plt.subplots(1, number, figsize=(width, height), layout="constrained",
+                             squeeze=False)
     fig.suptitle(_wrapped(title, width, fontsize=10), fontsize=10)
     for ax in axes[0]:
         ax.set_prop_cycle(color=COLOURS, linestyle=LINES)
@@ -104,220 +153,162 @@ def _panels(number, title, width, height=2.8):
     return fig, axes[0]
 
 
+@text_as_given
+def _curves(panels, title, xlabel, ylabel, fontsize=8):
+    """Lines with a legend, panel by panel: {title of a panel: {name of a line: (x, y)}}."""
+    fig, axes = _panels(len(panels), title, 3.4 * len(panels))
+    for ax, (name, lines) in zip(axes, panels.items(), strict=True):
+        for label, (x, y) in lines.items():
+            ax.plot(x, _numbers(y).tolist(), label=label)
+        ax.set(title=name, xlabel=xlabel, ylabel=ylabel)
+        ax.legend(fontsize=fontsize)
+    return fig
+
+
+def _smooth(values, window):
+    """Steps, from the first with a full window on, and the mean of the window that ends at each."""
+    values = _numbers(values).double()
+    means = values.unfold(0, min(window, len(values)), 1).mean(dim=1)
+    return range(len(values) - len(means), len(values)), means
+
+
+@text_as_given
 def plot_vae_training(epochs, title):
     """Draw a VAE's loss by epoch, on training and validation images, and its two parts.
 
     Args:
         epochs: what `train_vae` returned, epoch by epoch.
-        title: of the figure: model, data, number of images, seed.
-
-    Returns:
-        The matplotlib figure.
+        title: of the figure.
     """
     number = [e.epoch + 1 for e in epochs]
+    titles = {"loss": "loss (negative ELBO)", "reconstruction": "reconstruction (training)",
+              "kl": "KL (training)"}
     fig, axes = _panels(3, title, 10)
-    left, right, far_right = axes
-    left.plot(number, [e.loss for e in epochs], marker="o", label="training")
-    if all(e.val_loss is not None for e in epochs):
-        left.plot(number, [e.val_loss for e in epochs], marker="s", label="validation")
-    left.axhline(THRESHOLD, color="gray", linestyle=":", label=f"asked for: below {THRESHOLD}")
-    left.set(title="loss (negative ELBO)", ylabel="nats per image")
-    left.legend(fontsize=8)
-    right.plot(number, [e.reconstruction for e in epochs], marker="o")
-    right.set_title("reconstruction (training)")
-    far_right.plot(number, [e.kl for e in epochs], marker="o")
-    far_right.set_title("KL (training)")
-    for ax in axes:
-        ax.set_xlabel("epoch")
+    for ax, (part, name) in zip(axes, titles.items(), strict=True):
+        values = _numbers([getattr(e, part) for e in epochs]).tolist()
+        ax.plot(number, values, marker="o", label="training")
+        ax.set(title=name, xlabel="epoch")
         ax.xaxis.get_major_locator().set_params(integer=True)
+    ax = axes[0]
+    if all(e.val_loss is not None for e in epochs):
+        values = _numbers([e.val_loss for e in epochs]).tolist()
+        ax.plot(number, values, marker="s", label="validation")
+    ax.axhline(THRESHOLD, color="gray", linestyle=":", label=f"asked for: below {THRESHOLD}")
+    ax.set_ylabel("nats per image")
+    ax.legend(fontsize=8)
     return fig
 
 
 def plot_gan_training(histories, title, window=100):
-    """Draw the losses of D and G by step, averaged over the last `window` steps, a panel for each GAN.
+    """Draw the losses of D and G by step, a panel for each GAN.
 
     Args:
         histories: {name: what `run_a_gan` returned}.
-        title: of the figure: data, number of images, seed.
-        window: steps that one point averages.
-
-    Returns:
-        The matplotlib figure.
+        title: of the figure.
+        window: steps that one point averages, its own the last of them.
     """
-    return _by_step({name: {"D": history.d_loss, "G": history.g_loss} for name, history in histories.items()},
-                    "loss", title, window)
+    return _curves({name: {"D": _smooth(history.d_loss, window),
+                           "G": _smooth(history.g_loss, window)}
+                    for name, history in histories.items()}, title, "step", "loss")
 
 
 def plot_probabilities(histories, title, window=100):
-    """Draw D's mean probability of being real, for real and for generated images, a panel for each GAN.
+    """Draw D's mean probability of being real, for real and for generated images.
 
-    Args:
-        histories: {name: what `run_a_gan` returned}.
-        title: of the figure: data, number of images, seed.
-        window: steps that one point averages.
-
-    Returns:
-        The matplotlib figure.
+    The arguments are those of `plot_gan_training`.
     """
-    fig = _by_step({name: {"D(x)": history.d_real, "D(G(z))": history.d_fake} for name, history in histories.items()},
-                   "probability of being real", title, window)
+    fig = _curves({name: {"D(x)": _smooth(history.d_real, window),
+                          "D(G(z))": _smooth(history.d_fake, window)}
+                   for name, history in histories.items()},
+                  title, "step", "probability of being real")
     for ax in fig.axes:
         ax.axhline(0.5, color="gray", linewidth=0.8)
         ax.set_ylim(0, 1)
     return fig
 
 
-def _by_step(panels, unit, title, window):
-    """Draw lines by step: {title of a panel: {name of a line: value of each step}}."""
-    fig, axes = _panels(len(panels), title, 3.4 * len(panels))
-    for ax, (name, lines) in zip(axes, panels.items(), strict=True):
-        for label, values in lines.items():
-            smooth = running_mean(values, min(window, len(values)))
-            ax.plot(range(len(values) - len(smooth), len(values)), smooth, label=label)
-        ax.set(title=name, xlabel="step", ylabel=unit)
-        ax.legend(fontsize=8)
-    return fig
-
-
 def plot_choices(curves, title):
-    """Draw the validation loss by epoch of trainings that differ in one choice, a panel for each choice.
+    """Draw the validation loss by epoch of trainings that differ in one choice, a panel for each.
 
     Args:
         curves: {choice: {what was chosen: loss of each epoch}}.
-        title: of the figure: data, number of images, seed.
-
-    Returns:
-        The matplotlib figure.
-    """
-    fig, axes = _panels(len(curves), title, 3.4 * len(curves))
-    for ax, (choice, lines) in zip(axes, curves.items(), strict=True):
-        for label, losses in lines.items():
-            ax.plot(range(1, len(losses) + 1), losses, label=label)
-        ax.set(title=choice, xlabel="epoch", ylabel="validation loss, nats per image")
-        ax.legend(fontsize=7)
-    return fig
-
-
-def plot_kl_of_latents(kl, title):
-    """Draw the KL of each latent as bars, the largest first.
-
-    Args:
-        kl: (Z,), nats per image.
         title: of the figure.
-
-    Returns:
-        The matplotlib figure.
     """
-    order = kl.argsort(descending=True)
+    return _curves({choice: {chosen: (range(1, len(losses) + 1), losses)
+                             for chosen, losses in lines.items()}
+                    for choice, lines in curves.items()},
+                   title, "epoch", "validation loss, nats per image", fontsize=7)
+
+
+# ---------------------------------------------------------------- charts
+
+
+@text_as_given
+def plot_kl_of_latents(kl, title):
+    """Draw the KL of each latent, (Z,) in nats per image, as bars, the largest first."""
+    heights, order = _numbers(kl).sort(descending=True)
     fig, (ax,) = _panels(1, title, 6, 2.3)
-    ax.bar([str(i) for i in order.tolist()], kl[order].tolist(), color=COLOURS[0])
+    ax.bar([str(latent) for latent in order.tolist()], heights.tolist(), color=COLOURS[0])
     ax.set(xlabel="latent", ylabel="KL, nats per image")
     return fig
 
 
+@text_as_given
 def plot_class_counts(counts, title):
-    """Draw how many samples of each digit there are, beside equal shares.
-
-    Args:
-        counts: {name: number of samples of each class, (C,)}.
-        title: of the figure.
-
-    Returns:
-        The matplotlib figure.
-    """
+    """Draw how many samples of each digit there are, {name: (C,)}, beside equal shares."""
     fig, (ax,) = _panels(1, title, 8, 2.6)
     width = 0.8 / len(counts)
     for place, (name, numbers) in enumerate(counts.items()):
-        left = [digit - 0.4 + (place + 0.5) * width for digit in range(len(numbers))]
-        ax.bar(left, [100 * n / sum(numbers) for n in numbers], width, label=name, color=COLOURS[place % len(COLOURS)])
-    ax.axhline(100 / len(numbers), color="black", linestyle=":", linewidth=1, label="equal shares")
-    ax.set(xticks=range(len(numbers)), xlabel="digit, as the judge reads it", ylabel="% of the samples")
+        numbers = _numbers(numbers).double()
+        digits = range(len(numbers))
+        ax.bar([digit - 0.4 + (place + 0.5) * width for digit in digits],
+               (100 * numbers / numbers.sum().clamp(min=1)).tolist(),
+               width, label=name, color=COLOURS[place % len(COLOURS)])
+    ax.axhline(100 / len(digits), color="black", linestyle=":", linewidth=1, label="equal shares")
+    ax.set(xticks=digits, xlabel="digit, as the judge reads it", ylabel="% of the samples")
     ax.legend(fontsize=8, ncols=len(counts) + 1)
     return fig
 
 
+@text_as_given
 def plot_confusion(matrix, title):
-    """Draw a confusion matrix, with its numbers.
-
-    Args:
-        matrix: (C, C), a row for each digit asked for, a column for each digit recognised.
-        title: of the figure.
-
-    Returns:
-        The matplotlib figure.
-    """
+    """Draw a confusion matrix (C, C) with its numbers: rows asked for, columns recognised."""
     fig, (ax,) = _panels(1, title, 6, 5)
+    matrix = _numbers(matrix)
     shares = matrix / matrix.sum(dim=1, keepdim=True).clamp(min=1)
     ax.imshow(shares.numpy(), cmap="gray_r", vmin=0, vmax=1)
     for asked, row in enumerate(matrix.tolist()):
         for recognised, count in enumerate(row):
             dark = shares[asked, recognised] > 0.5
-            ax.text(recognised, asked, f"{count:,}" if count else "", ha="center", va="center", fontsize=8,
-                    color="white" if dark else "black")
+            ax.text(recognised, asked, f"{count:,}" if count else "", ha="center", va="center",
+                    fontsize=8, color="white" if dark else "black")
     digits = range(len(matrix))
     ax.set(xticks=digits, yticks=digits, xlabel="digit recognised", ylabel="digit asked for")
     return fig
 
 
+@text_as_given
 def plot_latent_map(points, labels, title):
-    """Draw images as points of a plane, coloured by digit, each digit's number at the middle of its points.
+    """Draw images as points of a plane, coloured by digit, its number at the middle of its points.
 
     Args:
         points: (N, 2).
         labels: (N,).
         title: of the figure.
-
-    Returns:
-        The matplotlib figure.
     """
+    points, labels = _numbers(points).double(), _numbers(labels)
     fig, (ax,) = _panels(1, title, 6, 5)
-    ax.scatter(*points.cpu().T, c=labels.cpu(), cmap="tab10", vmin=0, vmax=9, s=4, linewidths=0)
+    ax.scatter(*points.T.numpy(), c=labels.numpy(), cmap="tab10", vmin=0, vmax=9, s=4, linewidths=0)
     for digit in labels.unique().tolist():
         x, y = points[labels == digit].median(dim=0).values.tolist()
         ax.text(x, y, str(digit), fontsize=14, weight="bold", ha="center", va="center",
-                bbox={"boxstyle": "circle,pad=0.15", "facecolor": "white", "alpha": 0.8, "linewidth": 0})
+                bbox={"boxstyle": "circle,pad=0.15", "facecolor": "white", "alpha": 0.8,
+                      "linewidth": 0})
     ax.set(xticks=[], yticks=[])
     return fig
 
 
-def draw_strip(strip, title, columns=12):
-    """Draw what one noise became during the training: a row for each noise, time from left to right.
-
-    Args:
-        strip: (moments, samples, 784) of a `GANHistory`.
-        title: of the figure.
-        columns: how many moments to show at most, evenly spaced, the first and the last among them.
-
-    Returns:
-        The matplotlib figure.
-    """
-    moments = torch.linspace(0, len(strip) - 1, min(columns, len(strip))).round().long()
-    return draw_digits(strip[moments].transpose(0, 1).flatten(0, 1), columns=len(moments), title=title)
-
-
-def running_mean(values, window):
-    """Average each run of `window` consecutive values: n values give n - window + 1 means."""
-    total = torch.cat((torch.zeros(1, dtype=torch.float64), torch.tensor(values, dtype=torch.float64).cumsum(0)))
-    return ((total[window:] - total[:-window]) / window).tolist()
-
-
-def save_animation(strip, path, columns=5):
-    """Save what fixed inputs became during a training as a moving GIF; where that fails, say why.
-
-    Args:
-        strip: (moments, samples, 784), in [0, 1] or [-1, 1].
-        path: of the picture.
-        columns: of its grid.
-    """
-    low = strip.min().item()
-    frames = [tile((moment - low) / (strip.max().item() - low), columns) for moment in strip]
-    first, *others = (Image.fromarray((255 * frame).astype("uint8")).resize((2 * frame.shape[1], 2 * frame.shape[0]))
-                      for frame in frames)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        first.save(path, save_all=True, append_images=others, duration=FRAME, loop=0)
-    except OSError as reason:
-        print(f"The animation was not saved as {path.name}: {reason}")
+# ---------------------------------------------------------------- on the page and on disk
 
 
 def show_and_close(fig):
@@ -327,15 +318,46 @@ def show_and_close(fig):
     plt.close(fig)
 
 
+def figure_bytes(fig, ending, dpi=None):
+    """What a file of a figure holds; its ending ("png", "pdf", ...) names the format."""
+    buffer = io.BytesIO()
+    fig.savefig(buffer, format=ending, dpi=dpi)
+    return buffer.getvalue()
+
+
 def save_picture(fig, path):
-    """Save a figure, making its folder; where that fails, say why instead of losing what was trained.
+    """Save a figure, making its folder; where that fails, say why, and lose nothing else.
 
     Args:
         fig: a matplotlib figure.
-        path: of the picture; its ending names the format.
+        path: of the picture; its ending names the format, without one it gets ".png".
     """
+    path = Path(path) if Path(path).suffix else Path(f"{path}.png")
+    _save("picture", path, lambda: figure_bytes(fig, path.suffix[1:]))
+
+
+def save_animation(strip, path, columns=5):
+    """Save what fixed inputs became during a training as a moving GIF; where that fails, say why.
+
+    Args:
+        strip: (moments, samples, 784), in [0, 1] or [-1, 1].
+        path: of the picture.
+        columns: of its grid.
+
+    Raises:
+        ValueError: a strip without moments, as a training of no epochs has it.
+    """
+    strip = _moments(strip).float()
+    low, high = strip.min(), strip.max()
+    grids = [255 * tile((moment - low) / (high - low or 1), columns) for moment in strip]
+    first, *others = (ImageOps.scale(Image.fromarray(grid.astype("uint8")), 2) for grid in grids)
+    gif = io.BytesIO()
+    first.save(gif, format="GIF", save_all=True, append_images=others, duration=FRAME, loop=0)
+    _save("animation", Path(path), gif.getvalue)
+
+
+def _save(kind, path, encode):
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        fig.savefig(path)
-    except (OSError, ValueError) as reason:
-        print(f"The picture was not saved as {path.name}: {reason}")
+        write_whole(path, encode())
+    except (OSError, ValueError) as error:
+        print(f"The {kind} was not saved as {path.name}: {reason_of(error)}")

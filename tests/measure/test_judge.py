@@ -1,11 +1,11 @@
-"""cscm77/measure/judge.py: trained once and always the same, kept and read back, unmoved by settings, good on real MNIST."""
+"""cscm77/measure/judge.py: trained once and always the same, unmoved by settings, good on MNIST."""
 
 import pytest
 import torch
 
 from cscm77.data.loaders import mnist_loaders
 from cscm77.measure import judge as module
-from cscm77.measure.judge import FEATURES, Judge, check_pixels, judge_of, train_judge
+from cscm77.measure.judge import FEATURES, Judge, judge_of, train_judge
 
 
 @pytest.fixture
@@ -23,8 +23,8 @@ def test_it_is_trained_once_and_then_read(loaders, tmp_path, capsys):
     images = loaders.test.dataset.images
     assert torch.equal(first.read(images).features, second.read(images).features)
     assert first.accuracy == second.accuracy > 0.2  # by chance: 0.1
-    assert str(second) == (f"judge: a CNN trained on 300 images of MNIST, {100 * first.accuracy:.2f} % right "
-                           "on the test images")
+    assert str(second) == ("judge: a CNN trained on 300 images of MNIST, "
+                           f"{100 * first.accuracy:.2f} % right on the test images")
     assert not second.training and not any(p.requires_grad for p in second.parameters())
     assert [path.name for path in (tmp_path / "judge").iterdir()] == ["300 of MNIST.pt"]
 
@@ -43,21 +43,29 @@ def test_a_judge_of_an_older_version_is_trained_again(loaders, tmp_path, capsys,
     assert capsys.readouterr().out.count("Training the judge") == 2
 
 
-def test_a_place_that_cannot_be_written_is_said(loaders, tmp_path, capsys):
-    (tmp_path / "judge").write_text("a file where a folder should be")
+def test_why_it_cannot_be_kept_is_said_in_words(loaders, tmp_path, capsys, full_disk):
     assert judge_of(loaders, tmp_path).accuracy > 0.2
-    assert "cannot be kept" in capsys.readouterr().out
+    assert ("The judge cannot be kept as 300 of MNIST.pt (No space left on device), "
+            "and is trained again") in capsys.readouterr().out
 
 
 def test_training_depends_on_nothing_but_the_data_and_leaves_the_random_numbers(loaders):
-    judges = Judge(), Judge()
-    for seed, judge in enumerate(judges):
+    states = []
+    for seed, dtype in enumerate((torch.float32, torch.float64)):
         torch.manual_seed(seed)
-        before = torch.get_rng_state()
-        train_judge(judge, loaders.train.dataset)
-        assert torch.equal(torch.get_rng_state(), before)
-    for one, other in zip(*(judge.state_dict().values() for judge in judges), strict=True):
-        assert torch.equal(one, other)
+        torch.set_default_dtype(dtype)
+        try:
+            with torch.autocast("cpu", torch.bfloat16, enabled=bool(seed)):
+                judge = Judge()
+                before = torch.get_rng_state()
+                train_judge(judge, loaders.train.dataset)
+                assert torch.equal(torch.get_rng_state(), before)
+                features = judge.read(loaders.test.dataset.images.to(dtype)).features
+        finally:
+            torch.set_default_dtype(torch.float32)
+        states.append([*judge.state_dict().values(), features])
+    for one, other in zip(*states, strict=True):
+        assert one.dtype == other.dtype and torch.equal(one, other)
 
 
 def test_a_reading_has_features_and_probabilities_and_no_setting_changes_it(loaders, monkeypatch):
@@ -66,7 +74,7 @@ def test_a_reading_has_features_and_probabilities_and_no_setting_changes_it(load
     assert reading.features.shape == (101, FEATURES) and reading.features.dtype == torch.float64
     torch.testing.assert_close(reading.probabilities.sum(1), torch.ones(101, dtype=torch.float64))
     assert torch.equal(reading.labels, reading.probabilities.argmax(1)) and judge.training
-    monkeypatch.setattr(module, "AT_ONCE", 10)  # a ragged last batch of one
+    monkeypatch.setattr(module, "CHUNK", 10)  # a ragged last batch of one
     torch.set_float32_matmul_precision("medium")
     try:
         again = judge.read(images.flatten(1))
@@ -76,11 +84,12 @@ def test_a_reading_has_features_and_probabilities_and_no_setting_changes_it(load
 
 
 @pytest.mark.parametrize("images, message", [
-    (torch.rand(0, 784), "784 pixels"), (torch.rand(3, 783), "784 pixels"), (torch.rand(784), "784 pixels"),
-    (torch.rand(2, 784) - 1, r"values in \[0, 1\], found -"), (torch.full((2, 784), torch.nan), "found nan")])
+    (torch.rand(0, 784), "784 pixels"), (torch.rand(3, 783), "784 pixels"),
+    (torch.rand(784), "784 pixels"), (torch.rand(2, 784) - 1, r"values in \[0, 1\], found -"),
+    (torch.full((2, 784), torch.nan), "found nan")])
 def test_what_is_no_image_is_refused(images, message):
     with pytest.raises(ValueError, match=message):
-        check_pixels(images)
+        Judge().read(images)
 
 
 def test_on_real_mnist_it_reads_more_than_99_2_percent(real_mnist, tmp_path, two_threads):

@@ -1,4 +1,4 @@
-"""cscm77/measure/latents.py: the KL against torch.distributions, the bound against a likelihood that is known in closed form."""
+"""cscm77/measure/latents.py: the KL against torch, the bound against a likelihood that is known."""
 
 import math
 
@@ -7,19 +7,24 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from cscm77.measure import latents as bounds
-from cscm77.measure.latents import importance_weighted_loss, kl_of_latents, plane_of_digits
+from cscm77.measure.latents import (
+    check_finite,
+    importance_weighted_loss,
+    kl_of_latents,
+    plane_of_digits,
+)
 from cscm77_helper import evaluate_vae
 from vae import CVAE, VAE
 
 
 def digits(number=70, size=32):
     rng = torch.Generator().manual_seed(0)
-    return DataLoader(TensorDataset(torch.rand(number, 1, 28, 28, generator=rng), torch.arange(number) % 10), size)
+    images = torch.rand(number, 1, 28, 28, generator=rng)
+    return DataLoader(TensorDataset(images, torch.arange(number) % 10), size)
 
 
 class TwoPictures(nn.Module):
-    """z > 0 draws one picture, z <= 0 another, and the posterior is the prior: p(x) is the mean of two likelihoods."""
+    """z > 0 draws one picture, z <= 0 another, q(z|x) is the prior: p(x) is a mean of two."""
 
     def __init__(self, first, second):
         super().__init__()
@@ -33,7 +38,8 @@ class TwoPictures(nn.Module):
 def test_the_bound_reaches_a_likelihood_known_in_closed_form():
     first, second = torch.rand(2, 1, 2, 2)
     x = torch.rand(50, 1, 2, 2)
-    log_p = torch.stack([(x * p.log() + (1 - x) * (1 - p).log()).flatten(1).sum(1) for p in (first, second)])
+    log_p = torch.stack([(x * p.log() + (1 - x) * (1 - p).log()).flatten(1).sum(1)
+                         for p in (first, second)])
     exact = -(log_p.double().logsumexp(0) - math.log(2)).mean().item()
     loader = DataLoader(TensorDataset(x, torch.zeros(50, dtype=torch.long)), 50)
     found = importance_weighted_loss(TwoPictures(first, second), loader, sizes=(1, 4000))
@@ -71,26 +77,39 @@ def test_kl_is_that_of_torch():
     with torch.no_grad():
         mu, logvar = model.encode(next(iter(digits(size=70)))[0])
     normal = torch.distributions.Normal
-    expected = torch.distributions.kl_divergence(normal(mu, (logvar / 2).exp()), normal(0.0, 1.0)).mean(0)
-    torch.testing.assert_close(kl_of_latents(model, digits()).float(), expected)
+    expected = torch.distributions.kl_divergence(normal(mu, (logvar / 2).exp()), normal(0.0, 1.0))
+    torch.testing.assert_close(kl_of_latents(model, digits()).float(), expected.mean(0))
 
 
 def test_nothing_to_measure_and_nan_are_refused():
     model = VAE(784, hidden_dim=16)
     for measure in (kl_of_latents, importance_weighted_loss):
-        with pytest.raises(ValueError, match="loader: expected at least one image"):
+        with pytest.raises(ValueError, match="loader: expected at least one batch"):
             measure(model, [])
     nn.init.constant_(model.mu_layer.bias, math.nan)
-    with pytest.raises(FloatingPointError, match="bound with 1 samples: expected a finite number, found nan"):
+    with pytest.raises(FloatingPointError, match="bound with 1 samples: expected a finite .* nan"):
         importance_weighted_loss(model, digits(), (1,))
-    with pytest.raises(FloatingPointError, match="KL of the latents: expected a finite number, found nan"):
+    with pytest.raises(FloatingPointError, match="KL of the latents: expected a finite .* nan"):
         kl_of_latents(model, digits())
 
 
-def test_a_cvae_of_other_classes_is_measured_too():
-    model = CVAE(784, num_classes=12, hidden_dim=16)
-    assert kl_of_latents(model, digits(), cond=True).shape == (15,)
-    assert importance_weighted_loss(model, digits(), (1,), cond=True)[1] > 0
+@pytest.mark.parametrize("wrap", [lambda model: model, nn.DataParallel])
+def test_a_model_of_other_classes_is_measured_in_its_own_precision(double_by_default, wrap):
+    model = wrap(CVAE(784, num_classes=26, hidden_dim=16))  # on images in float32
+    kl = kl_of_latents(model, digits(), cond=True)
+    bound = importance_weighted_loss(model, digits(), (1,), cond=True)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(kl_of_latents(model, digits(), cond=True), kl)
+        assert importance_weighted_loss(model, digits(), (1,), cond=True) == bound
+    torch.testing.assert_close(kl_of_latents(model.float(), digits(), cond=True), kl, rtol=1e-4,
+                               atol=1e-5)
+
+
+@pytest.mark.parametrize("make, cond", [(VAE, True), (CVAE, False)])
+def test_a_cond_that_does_not_fit_is_refused(make, cond):
+    for measure in (kl_of_latents, importance_weighted_loss):
+        with pytest.raises(ValueError, match="cond: expected"):
+            measure(make(784, hidden_dim=16), digits(), cond=cond)
 
 
 def test_the_plane_of_digits_holds_their_means_and_not_the_noise():
@@ -107,7 +126,21 @@ def test_the_plane_of_digits_holds_their_means_and_not_the_noise():
     torch.testing.assert_close(means.abs(), corners.abs(), rtol=1e-3, atol=1e-3)
 
 
+@pytest.mark.parametrize("points, labels, found", [
+    (torch.rand(4, 1), [0, 1, 0, 1], r"\(4, 1\) of 2"),
+    (torch.rand(4), [0, 1, 0, 1], r"\(4,\) of 2"),
+    (torch.rand(4, 3), [7, 7, 7, 7], r"\(4, 3\) of 1")])
+def test_where_there_is_no_plane_that_is_said(points, labels, found):
+    with pytest.raises(ValueError, match=f"2 latents, of at least 2 classes, found {found}"):
+        plane_of_digits(points, labels)
+
+
+def test_a_plane_has_no_gradient():
+    plane, _ = plane_of_digits(torch.rand(6, 3, requires_grad=True), [0, 1, 2, 0, 1, 2])
+    assert not plane.requires_grad
+
+
 def test_a_number_that_is_not_finite_is_named():
-    assert bounds.finite("x", 1.5) == 1.5
+    assert check_finite("x", 1.5) == 1.5
     with pytest.raises(FloatingPointError, match="x: expected a finite number, found inf"):
-        bounds.finite("x", math.inf)
+        check_finite("x", math.inf)

@@ -1,4 +1,4 @@
-"""cscm77/measure/samples.py: every measure against a formula, a brute-force loop or a case whose answer is known."""
+"""cscm77/measure/samples.py: measures against a formula, a loop or a case that is known."""
 
 import subprocess
 import sys
@@ -18,6 +18,7 @@ from cscm77.measure.samples import (
     ask_for_digits,
     class_counts,
     classifier_score,
+    conditional_accuracy,
     confusion_matrix,
     distance_from_uniform,
     frechet_distance,
@@ -30,6 +31,7 @@ from cscm77.measure.samples import (
     where_torchmetrics_is_installed,
     worst_pairs,
 )
+from cscm77.utils import unwrapped
 from cscm77_helper import evaluate_vae, run_a_gan, train_vae
 from vae import CVAE, VAE
 
@@ -56,7 +58,8 @@ def test_frechet_distance_of_known_gaussians():
 
 
 def test_frechet_distance_where_the_covariances_do_not_commute():
-    a, b = (torch.tensor(m).double() for m in ([[2.0, 0.5], [0.5, 1.0]], [[1.0, -0.8], [-0.8, 3.0]]))
+    a = torch.tensor([[2.0, 0.5], [0.5, 1.0]], dtype=torch.float64)
+    b = torch.tensor([[1.0, -0.8], [-0.8, 3.0]], dtype=torch.float64)
     product, zero = a @ b, torch.zeros(2).double()
     trace_of_root = (product.trace() + 2 * product.det().sqrt()).sqrt()  # of two by two
     expected = (a.trace() + b.trace() - 2 * trace_of_root).item()
@@ -93,8 +96,9 @@ def test_kernel_distance_is_about_zero_for_sets_alike_and_grows_with_a_shift():
 @pytest.mark.parametrize("distance", [frechet_distance, kernel_distance, neighbourhoods])
 def test_too_few_samples_nan_and_other_widths_are_refused(distance):
     x = torch.randn(20, 4).double()
-    for bad, message in ((x[:1], "expected at least . samples, found 1"), (x[:, :3], "features of one shape"),
-                         (x[0], "features of one shape"), (x / 0, "finite features, found nan or infinity")):
+    for bad, message in ((x[:1], "expected at least . samples, found 1"),
+                         (x[:, :3], "features of one shape"), (x[0], "features of one shape"),
+                         (x / 0, "finite features, found nan or infinity")):
         with pytest.raises(ValueError, match=f"fake: .*{message}"):
             distance(x, bad)
 
@@ -103,14 +107,17 @@ def test_too_few_samples_nan_and_other_widths_are_refused(distance):
 
 
 def test_neighbourhoods_equal_a_loop(monkeypatch):
-    monkeypatch.setattr(evaluation, "AT_ONCE", 7)
+    monkeypatch.setattr(evaluation, "CHUNK", 7)
     real, fake, k = torch.randn(30, 2).double(), torch.randn(25, 2).double() * 0.7 + 0.3, 3
 
     def reach(points):
         return [sorted((p - q).norm().item() for q in points)[k] for p in points]
 
-    in_real = [[(f - r).norm().item() <= d for r, d in zip(real, reach(real), strict=True)] for f in fake]
-    in_fake = [[(f - r).norm().item() <= d for f, d in zip(fake, reach(fake), strict=True)] for r in real]
+    def within(points, others):
+        balls = [*zip(others, reach(others), strict=True)]
+        return [[(p - centre).norm().item() <= d for centre, d in balls] for p in points]
+
+    in_real, in_fake = within(fake, real), within(real, fake)
     found = neighbourhoods(real, fake, k)
     assert found.precision == pytest.approx(sum(map(any, in_real)) / 25)
     assert found.recall == pytest.approx(sum(map(any, in_fake)) / 30)
@@ -180,7 +187,7 @@ def test_worst_pairs_come_in_order():
 def test_generate_is_in_eval_mode_in_the_unit_range_and_the_same_in_any_batches(monkeypatch):
     G, noise = gan.build_dc_generator(), gan.sample_noise(23, 96)
     whole = generate(G, noise, low=-1)
-    monkeypatch.setattr(evaluation, "AT_ONCE", 10)
+    monkeypatch.setattr(evaluation, "CHUNK", 10)
     torch.testing.assert_close(generate(G, noise, low=-1), whole)
     assert whole.shape == (23, 1, 28, 28) and whole.min() >= 0 and whole.max() <= 1 and G.training
     G.eval()
@@ -198,13 +205,36 @@ def test_digits_are_asked_for_one_by_one_from_the_same_latents_each_time():
     assert (images.flatten(1)[:, :10].argmax(1) == asked).all()
     cvae = CVAE(784, hidden_dim=8)
     before = torch.get_rng_state()
-    first, second, other = (ask_for_digits(cvae.decoder, 15, each=2, seed=seed)[0] for seed in (0, 0, 1))
+    first, second, other = (ask_for_digits(cvae.decoder, 15, 2, seed)[0] for seed in (0, 0, 1))
     assert torch.equal(first, second) and not torch.equal(first, other)
     assert torch.equal(torch.get_rng_state(), before)
 
 
+@pytest.mark.parametrize("wrap", [lambda model: model, nn.DataParallel])
+def test_a_model_of_other_classes_is_asked_in_its_own_precision(double_by_default, wrap):
+    model = wrap(CVAE(784, num_classes=26, hidden_dim=8))
+    decoder = unwrapped(model).decoder
+    images, asked = ask_for_digits(decoder, 15, each=2, num_classes=26)
+    assert asked.tolist() == sorted([*range(26)] * 2) and images.dtype == torch.float64
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(ask_for_digits(decoder, 15, each=2, num_classes=26)[0], images)
+    assert 0 <= conditional_accuracy(Judge(), model, each=2) <= 1
+    assert generate(decoder, torch.zeros(3, 41).float()).dtype == torch.float64
+    with pytest.raises(ValueError, match="each: expected a whole number of at least 1, found 0"):
+        ask_for_digits(decoder, 15, each=0)
+
+
+def test_measures_take_either_precision(double_by_default):
+    certain = torch.eye(10).float()
+    assert classifier_score(certain[:3]) == pytest.approx(3)
+    features = torch.randn(30, 4).float()
+    assert frechet_distance(features, features) < 1e-4 and kernel_distance(features, features)
+    distance, _ = nearest_images(torch.rand(3, 784).requires_grad_(), torch.rand(5, 784).float())
+    assert not distance.requires_grad
+
+
 def test_nearest_images_equal_a_loop(monkeypatch):
-    monkeypatch.setattr(evaluation, "AT_ONCE", 10)
+    monkeypatch.setattr(evaluation, "CHUNK", 10)
     samples, training = torch.rand(5, 1, 28, 28), torch.rand(30, 784)
     distance, index = nearest_images(samples, training)
     for i in range(5):
@@ -232,33 +262,39 @@ def test_quality_is_that_of_its_parts_whatever_is_held_at_a_time(monkeypatch):
     quality = measure_samples(fake, real)
     assert quality.frechet == frechet_distance(real.features, fake.features)
     assert quality[5:9] == neighbourhoods(real.features, fake.features)
-    assert quality.score == pytest.approx(10) and quality.uniformity == 0 and quality.classes == [6] * 10
+    assert quality.score == pytest.approx(10)
+    assert quality.uniformity == 0 and quality.classes == [6] * 10
     assert len(quality.numbers()) == len(evaluation.QUALITY_COLUMNS)
-    monkeypatch.setattr(evaluation, "AT_ONCE", 7)
+    monkeypatch.setattr(evaluation, "CHUNK", 7)
     assert measure_samples(fake, real).numbers() == pytest.approx(quality.numbers(), rel=1e-6)
 
 
 @pytest.mark.parametrize("real, fake, classes, word", [
-    (0.6, 0.4, [10] * 10, "balanced"), (0.95, 0.05, [10] * 10, "D winning"), (0.6, 0.4, [100] + [0] * 9, "collapsed")])
+    (0.6, 0.4, [10] * 10, "balanced"), (0.95, 0.05, [10] * 10, "D winning"),
+    (0.6, 0.4, [100] + [0] * 9, "collapsed")])
 def test_the_state_of_the_game(real, fake, classes, word):
     sentence = state_of_the_game([0.0, real, real], [1.0, fake, fake], classes, steps=2)
     assert sentence.startswith(word) and f"D(x) = {real:.2f}, D(G(z)) = {fake:.2f}" in sentence
+    with pytest.raises(ValueError, match="expected at least one step, found none"):
+        state_of_the_game([], [], classes, steps=2)
 
 
-# ---------------------------------------------------------------- libraries, and what measuring leaves alone
+# ---------------------------------------------------------------- what measuring needs and leaves
 
 
 def test_without_torchmetrics_it_says_what_to_install_and_goes_on(monkeypatch, capsys):
     monkeypatch.setattr(evaluation, "find_spec", lambda name: None)
     x, labels = torch.randn(20, 4).double(), torch.arange(10)
-    for measure, values in ((frechet_distance, x), (kernel_distance, x), (confusion_matrix, labels)):
+    for measure, values in ((frechet_distance, x), (kernel_distance, x),
+                            (confusion_matrix, labels)):
         with pytest.raises(TorchmetricsMissing, match="pip install torchmetrics"):
             measure(values, values)
     with where_torchmetrics_is_installed():
         frechet_distance(x, x)
         pytest.fail("it went on within the block")
     assert "pip install torchmetrics" in capsys.readouterr().out
-    assert neighbourhoods(x, x).coverage == 1 and classifier_score(torch.eye(10).double()) > 9  # these need nothing
+    assert neighbourhoods(x, x).coverage == 1  # these need nothing
+    assert classifier_score(torch.eye(10).double()) > 9
 
 
 def test_other_errors_pass():
@@ -266,11 +302,11 @@ def test_other_errors_pass():
         raise ImportError("another")
 
 
-def test_the_helper_and_this_module_load_neither_torchmetrics_nor_ipywidgets():
-    code = ("import sys, cscm77_helper, cscm77.measure.samples, cscm77.measure.judge, cscm77.report.evidence\n"
-            "print([name for name in ('torchmetrics', 'ipywidgets', 'scipy') if name in sys.modules])")
+def test_the_helper_and_this_room_load_neither_torchmetrics_nor_ipywidgets_nor_typst():
+    code = ("import sys, cscm77_helper, cscm77.measure.judge, cscm77.report.evidence\n"
+            "print({'torchmetrics', 'ipywidgets', 'typst', 'scipy'} & set(sys.modules))")
     done = subprocess.run([sys.executable, "-c", code], cwd=TOP, capture_output=True, text=True)
-    assert done.stdout.strip() == "[]", done.stderr
+    assert done.stdout.strip() == "set()", done.stderr
 
 
 @pytest.fixture
@@ -293,7 +329,8 @@ def test_a_vae_is_the_same_to_the_last_bit_with_measuring_in_between(loaders):
             if measured:
                 evaluate_vae(model, loaders.test)
                 importance_weighted_loss(model, loaders.test, (1, 2))
-                measure_everything(generate(model.decoder, latents), judge, loaders.test.dataset.images[:40])
+                real = loaders.test.dataset.images[:40]
+                measure_everything(generate(model.decoder, latents), judge, real)
         digests.append(torch.cat([p.detach().flatten() for p in model.parameters()]))
     assert torch.equal(*digests)
 
@@ -311,7 +348,9 @@ def test_a_gan_is_the_same_to_the_last_bit_with_a_score_in_between(loaders, tmp_
         torch.manual_seed(0)
         D, G = gan.discriminator(), gan.generator()
         solvers = gan.get_optimizer(D), gan.get_optimizer(G)
-        history = run_a_gan(D, G, *solvers, gan.discriminator_loss, gan.generator_loss, tmp_path / "x.png", 100, 64,
-                            num_epochs=2, loader_train=loaders.train, **options)
-        digests.append(torch.cat([p.detach().flatten() for p in (*D.parameters(), *G.parameters())]))
+        history = run_a_gan(D, G, *solvers, gan.discriminator_loss, gan.generator_loss,
+                            tmp_path / "x.png", 100, 64, num_epochs=2, loader_train=loaders.train,
+                            **options)
+        weights = (*D.parameters(), *G.parameters())
+        digests.append(torch.cat([p.detach().flatten() for p in weights]))
     assert torch.equal(*digests) and len(history.scores) == 2

@@ -1,4 +1,4 @@
-"""The explorer on a real page: JupyterLab in headless Chromium, where Playwright and Chromium are installed."""
+"""The explorer on a real page: JupyterLab in headless Chromium, where both are installed."""
 
 import os
 import re
@@ -14,16 +14,19 @@ from nbformat.v4 import new_code_cell, new_notebook
 playwright = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed")
 
 TOP = Path(__file__).resolve().parents[2]
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))),
+                None)
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")
 PATIENCE = 90_000  # milliseconds
+CHANGED = "before => document.querySelector('.jp-OutputArea-output img').src != before"
 CELL = """
 import torch
 from cscm77.data.loaders import Digits
 from cscm77.report.explorer import VAEExplorer
 from vae import CVAE
 
-digits = Digits(torch.randint(256, (20, 28, 28), dtype=torch.uint8), torch.arange(20) % 10, 'MNIST', 'cpu')
+pictures = torch.randint(256, (20, 28, 28), dtype=torch.uint8)
+digits = Digits(pictures, torch.arange(20) % 10, 'MNIST', 'cpu')
 explorer = VAEExplorer(CVAE(784, hidden_dim=16), digits, torch.rand(15))
 explorer.show()
 """
@@ -33,12 +36,15 @@ explorer.show()
 def lab(tmp_path):
     """The address of a JupyterLab that has one small notebook."""
     kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
-    nbformat.write(new_notebook(cells=[new_code_cell(CELL)], metadata=kernel), tmp_path / "explore.ipynb")
-    environment = {**os.environ, "PYTHONPATH": str(TOP), "JUPYTER_CONFIG_DIR": str(tmp_path / "config"),
-                   "JUPYTER_DATA_DIR": str(tmp_path / "data"), "JUPYTER_RUNTIME_DIR": str(tmp_path / "runtime")}
-    command = [sys.executable, "-m", "jupyter", "lab", "--no-browser", "--port=0", "--ServerApp.ip=127.0.0.1",
-               "--allow-root", "--LabApp.news_url=", "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate"]
-    with subprocess.Popen(command, cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True) as process:
+    notebook = new_notebook(cells=[new_code_cell(CELL)], metadata=kernel)
+    nbformat.write(notebook, tmp_path / "explore.ipynb")
+    environment = {**os.environ, "PYTHONPATH": str(TOP), **{
+        f"JUPYTER_{kind}_DIR": str(tmp_path / kind) for kind in ("CONFIG", "DATA", "RUNTIME")}}
+    command = [sys.executable, "-m", "jupyter", "lab", "--no-browser", "--allow-root", "--port=0",
+               "--ServerApp.ip=127.0.0.1", "--LabApp.news_url=",
+               "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate"]
+    with subprocess.Popen(command, cwd=tmp_path, env=environment, stderr=subprocess.PIPE,
+                          text=True) as process:
         try:
             for line in process.stderr:
                 found = re.search(r"http://127\.0\.0\.1:\d+/lab\?(token=\w+)", line)
@@ -58,7 +64,7 @@ def test_a_slider_moved_in_jupyterlab_changes_the_picture(lab):
         browser = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
         page = browser.new_page()
         page.on("pageerror", lambda error: errors.append(str(error)))
-        page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
+        page.on("console", lambda said: errors.append(said.text) if said.type == "error" else None)
         page.goto(lab)
         page.get_by_text("| Idle").wait_for(timeout=PATIENCE)  # the kernel is there
         page.locator(".jp-CodeCell .cm-content").first.click(timeout=PATIENCE)
@@ -67,12 +73,10 @@ def test_a_slider_moved_in_jupyterlab_changes_the_picture(lab):
         image.wait_for(timeout=PATIENCE)
         before = image.get_attribute("src")
         page.locator(".noUi-handle").first.press("ArrowRight")
-        page.wait_for_function("before => document.querySelector('.jp-OutputArea-output img').src != before",
-                               arg=before, timeout=PATIENCE)
+        page.wait_for_function(CHANGED, arg=before, timeout=PATIENCE)
         after = image.get_attribute("src")
         page.get_by_role("button", name="7", exact=True).click()
-        page.wait_for_function("before => document.querySelector('.jp-OutputArea-output img').src != before",
-                               arg=after, timeout=PATIENCE)
+        page.wait_for_function(CHANGED, arg=after, timeout=PATIENCE)
         assert page.locator(".jp-OutputArea-output img").count() == 1
         browser.close()
     assert errors == []

@@ -1,4 +1,4 @@
-"""cscm77/report/evidence.py, tables.py: what a report finds in the results, and that two notebooks share them in peace."""
+"""cscm77/report/evidence.py: what a report finds in the results, shared by two notebooks."""
 
 import json
 import math
@@ -7,7 +7,7 @@ import matplotlib.pyplot as plt
 import pytest
 import torch
 
-from cscm77.report.evidence import PRINT_RESOLUTION, Evidence, as_markdown, as_text, cell
+from cscm77.report.evidence import PRINT_RESOLUTION, Evidence, as_markdown, as_text, formatted
 
 COLUMNS = {"-ELBO": ".2f", "images": ",", "note": ""}
 
@@ -19,7 +19,8 @@ def test_a_table_is_printed_and_kept(tmp_path, capsys):
     printed = capsys.readouterr().out
     assert printed.splitlines() == [
         "on 10,000 test images; MNIST, 55,000 training images, seed 0", "",
-        "            -ELBO  images    note", "VAE        102.83  10,000  a note", "yardstick       -       5       -"]
+        "            -ELBO  images    note", "VAE        102.83  10,000  a note",
+        "yardstick       -       5       -"]
     kept = json.loads((tmp_path / "results" / "metrics.json").read_text())["VAE"]
     assert kept["made from"] == "MNIST, 55,000 training images, seed 0"
     assert kept["tables"]["elbo"]["rows"] == {"VAE": [pytest.approx(102.834), 10000, "a note"],
@@ -33,24 +34,27 @@ def test_a_figure_is_kept_for_print(tmp_path):
     evidence = Evidence(tmp_path, "GAN", "MNIST")
     fig = plt.figure(figsize=(2, 1))
     evidence.figure("curves", fig, "losses by step")
-    assert plt.imread(tmp_path / "figures" / "curves.png").shape[:2] == (PRINT_RESOLUTION, 2 * PRINT_RESOLUTION)
+    height, width, _ = plt.imread(tmp_path / "figures" / "curves.png").shape
+    assert (height, width) == (PRINT_RESOLUTION, 2 * PRINT_RESOLUTION)
     assert (tmp_path / "figures" / "curves.pdf").read_bytes().startswith(b"%PDF")
     assert "![losses by step](figures/curves.png)" in (tmp_path / "evidence.md").read_text()
-    assert sorted(path.name for path in (tmp_path / "figures").iterdir()) == ["curves.pdf", "curves.png"]
+    assert {path.name for path in (tmp_path / "figures").iterdir()} == {"curves.pdf", "curves.png"}
 
 
 def test_a_table_of_text_is_kept_as_it_is(tmp_path, capsys):
     evidence = Evidence(tmp_path, "VAE", "MNIST")
     evidence.listing("study", "MNIST, 10 epochs\na  1\nb  2")
     assert capsys.readouterr().out == "MNIST, 10 epochs\na  1\nb  2\n"
-    assert json.loads((tmp_path / "metrics.json").read_text())["VAE"]["listings"]["study"].endswith("b  2")
+    kept = json.loads((tmp_path / "metrics.json").read_text())["VAE"]
+    assert kept["listings"]["study"].endswith("b  2")
     assert "```\nMNIST, 10 epochs\na  1\nb  2\n```" in (tmp_path / "evidence.md").read_text()
 
 
 def test_two_notebooks_share_the_files_and_a_second_run_replaces_its_own_part(tmp_path):
     for run in (1, 2):
         for notebook in ("VAE", "GAN"):
-            Evidence(tmp_path, notebook, "MNIST").table("t", "title", {"n": ""}, {f"run {run}": [run]})
+            evidence = Evidence(tmp_path, notebook, "MNIST")
+            evidence.table("t", "title", {"n": ""}, {f"run {run}": [run]})
     kept = json.loads((tmp_path / "metrics.json").read_text())
     assert list(kept) == ["GAN", "VAE"]
     assert all(part["tables"]["t"]["rows"] == {"run 2": [2]} for part in kept.values())
@@ -72,24 +76,34 @@ def test_what_is_no_table_is_refused(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_place_that_cannot_be_written_is_said_once_and_the_table_is_shown(tmp_path, capsys):
-    (tmp_path / "results").write_text("a file where a folder should be")
-    evidence = Evidence(tmp_path / "results", "VAE", "MNIST")
+def test_what_cannot_be_written_is_said_once_and_the_table_is_shown(tmp_path, capsys, full_disk):
+    evidence = Evidence(tmp_path, "VAE", "MNIST")
     for _ in range(2):
         evidence.table("t", "title", {"n": ""}, {"a": [1]})
         evidence.figure("f", plt.figure(), "title")
     printed = capsys.readouterr().out
+    assert printed.count("metrics.json was not written: No space left on device\n") == 1
     assert printed.count("was not written") == 1 and printed.count("title; MNIST") == 2
+    assert [path.name for path in tmp_path.rglob("*")] == ["figures"]
+
+
+def test_text_is_shown_as_it_is_in_markdown_too(tmp_path):
+    evidence = Evidence(tmp_path, "VAE", "$1 and $2")
+    evidence.table("t", "p(x|z)", {"$": ""}, {"a|b": [1]})
+    page = (tmp_path / "evidence.md").read_text()
+    assert r"**p(x\|z); \$1 and \$2**" in page and r"| a\|b | 1 |" in page and r"|  | \$ |" in page
 
 
 def test_text_and_markdown_of_a_table():
     rows = {"a": ["1.00", "x"], "longer": ["10.00", "yy"]}
-    assert as_text("name", ["n", "word"], rows) == "name        n  word\na        1.00     x\nlonger  10.00    yy"
+    assert as_text("name", ["n", "word"], rows).splitlines() == [
+        "name        n  word", "a        1.00     x", "longer  10.00    yy"]
     assert as_markdown("", ["n", "word"], rows).splitlines() == [
         "|  | n | word |", "| --- | ---: | ---: |", "| a | 1.00 | x |", "| longer | 10.00 | yy |"]
 
 
-@pytest.mark.parametrize("value, form, text", [(1.234, ".1f", "1.2"), (None, ".1f", "-"), ("as is", ".1f", "as is"),
-                                               (12345, ",", "12,345"), (0.5, ".0%", "50%")])
-def test_a_cell(value, form, text):
-    assert cell(value, form) == text
+@pytest.mark.parametrize("value, form, text", [
+    (1.234, ".1f", "1.2"), (None, ".1f", "-"), ("as is", ".1f", "as is"), (12345, ",", "12,345"),
+    (0.5, ".0%", "50%")])
+def test_a_value_as_text(value, form, text):
+    assert formatted(value, form) == text

@@ -1,10 +1,12 @@
-"""cscm77/report/explorer.py, driven through the callbacks of its controls; tests/test_browser.py drives it in a browser."""
+"""cscm77/report/explorer.py, driven through its controls; test_browser.py uses a browser."""
 
 import io
 
 import matplotlib.pyplot as plt
 import pytest
 import torch
+from torch import nn
+from torch.utils.data import TensorDataset
 
 import gan
 from cscm77.data.loaders import Digits
@@ -17,7 +19,8 @@ KL = torch.tensor([0.0, 5, 1, 4, 0, 3, 2, 0, 0, 0, 0, 0, 0, 0, 0])
 
 @pytest.fixture
 def digits():
-    return Digits(torch.randint(256, (20, 28, 28), dtype=torch.uint8), torch.arange(20) % 10, "MNIST", "cpu")
+    pictures = torch.randint(256, (20, 28, 28), dtype=torch.uint8)
+    return Digits(pictures, torch.arange(20) % 10, "MNIST", "cpu")
 
 
 def pixels(data):
@@ -32,7 +35,7 @@ def drawn(explorer):
 def assert_drawn(explorer, latents):
     with torch.no_grad():
         expected = explorer.model.decoder(latents)[0, 0]
-    torch.testing.assert_close(drawn(explorer), expected, atol=0.01, rtol=0)
+    torch.testing.assert_close(drawn(explorer), expected.float(), atol=0.01, rtol=0)
 
 
 def test_the_most_used_latents_have_sliders(digits):
@@ -93,6 +96,32 @@ def test_a_cvae_has_a_choice_of_digits(digits):
     explored.morph.value = 0.4  # between two labels, until a new sample is drawn
     explored.resample.click()
     assert torch.equal(explored.label, torch.eye(10)[explored.digit.value][None])
+
+
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_a_model_of_other_classes_in_double_precision_is_explored(double_by_default, wrapped):
+    model = CVAE(784, num_classes=26, hidden_dim=16)
+    pictures = torch.randint(256, (30, 28, 28), dtype=torch.uint8)
+    letters = TensorDataset(pictures.unsqueeze(1) / torch.tensor(255.0), torch.arange(30) % 26)
+    with torch.autocast("cpu", torch.bfloat16):
+        explored = VAEExplorer(nn.DataParallel(model) if wrapped else model, letters, KL.tolist())
+    assert len(explored.digit.options) == 26
+    explored.digit.value = 25
+    assert_drawn(explored, torch.cat((explored.z, torch.eye(26)[25:]), 1))
+    explored.second.value, explored.morph.value = 24, 1.0
+    assert explored.digit.value == 24 and explored.z.dtype == torch.float64
+
+
+def test_what_is_drawn_does_not_depend_on_the_default_precision(digits):
+    model, shown = VAE(784, hidden_dim=16), []
+    for dtype in (torch.float32, torch.float64):
+        torch.set_default_dtype(dtype)
+        try:
+            shown.append((VAEExplorer(model, digits, KL).image.value,
+                          GANExplorer({"G": gan.generator().float()}).ends))
+        finally:
+            torch.set_default_dtype(torch.float32)
+    assert shown[0][0] == shown[1][0] and torch.equal(shown[0][1], shown[1][1])
 
 
 def test_a_gan_walks_between_two_noises(digits):

@@ -1,13 +1,49 @@
-"""cscm77/report/pictures.py: grids against a loop, curves against the numbers they are drawn from."""
+"""cscm77/report/pictures.py: grids against a loop, curves against their numbers."""
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
+from matplotlib.text import Text
 from PIL import Image
 
 from cscm77.report import pictures
-from cscm77_helper import GANHistory, VAEEpoch
+from cscm77.training.journal import GANHistory, VAEEpoch
+
+FORMULA = r"$\wrong$"  # to matplotlib a formula with an unknown symbol
+FIGURES = {  # (form of the values, a text) -> a figure
+    "digits": lambda form, text: pictures.draw_digits(form(torch.rand(4, 784)), title=text),
+    "strip": lambda form, text: pictures.draw_strip(form(torch.rand(3, 2, 784)), text),
+    "VAE": lambda form, text: pictures.plot_vae_training(
+        [VAEEpoch(i, *row) for i, row in enumerate(form(torch.rand(3, 4)))], text),
+    "GAN": lambda form, text: pictures.plot_gan_training(
+        {text: GANHistory(*form(torch.rand(2, 150)))}, text),
+    "probabilities": lambda form, text: pictures.plot_probabilities(
+        {text: GANHistory([], [], d_real=form(torch.rand(9)), d_fake=form(torch.rand(9)))}, text),
+    "choices": lambda form, text: pictures.plot_choices({text: {text: form(torch.rand(3))}}, text),
+    "KL": lambda form, text: pictures.plot_kl_of_latents(form(torch.rand(5)), text),
+    "counts": lambda form, text: pictures.plot_class_counts({text: form(torch.rand(10))}, text),
+    "confusion": lambda form, text: pictures.plot_confusion(form(torch.rand(10, 10)), text),
+    "map": lambda form, text: pictures.plot_latent_map(
+        form(torch.rand(4, 2)), torch.tensor([1, 1, 2, 2]), text),
+}
+FORMS = {"with gradient": lambda t: t.requires_grad_(), "float64": lambda t: t.double(),
+         "numbers": lambda t: t.tolist(), "tensors": list}
+
+
+@pytest.mark.parametrize("figure", FIGURES)
+@pytest.mark.parametrize("form", FORMS)
+def test_every_figure_takes_tensors_of_any_kind_and_lists(figure, form):
+    FIGURES[figure](FORMS[form], "title").canvas.draw()
+
+
+@pytest.mark.parametrize("figure", FIGURES)
+def test_a_dollar_in_a_title_or_label_begins_no_formula(figure):
+    fig = FIGURES[figure](torch.Tensor, FORMULA)
+    fig.canvas.draw()
+    shown = [text.get_text() for text in fig.findobj(Text) if "$" in text.get_text()]
+    assert shown and set(shown) == {FORMULA}
+    assert len(shown) == {"GAN": 2, "probabilities": 2, "choices": 3, "counts": 2}.get(figure, 1)
 
 
 @pytest.mark.parametrize("n, columns, rows_and_columns",
@@ -25,7 +61,7 @@ def test_tile_puts_every_image_where_a_loop_would(n, columns, rows_and_columns):
     np.testing.assert_array_equal(grid, expected)
 
 
-@pytest.mark.parametrize("images", [torch.rand(1, 784), torch.randint(256, (1, 28, 28), dtype=torch.uint8)])
+@pytest.mark.parametrize("images", [torch.rand(1, 784), torch.ones(1, 28, 28, dtype=torch.uint8)])
 def test_tile_takes_one_image_and_any_type(images):
     assert pictures.tile(images).shape[0] >= 28
 
@@ -44,7 +80,8 @@ def test_draw_digits_draws_one_image_with_its_title():
 
 
 def test_a_long_title_takes_more_lines_and_more_room():
-    short, long = (pictures.draw_digits(torch.rand(4, 784), title=title) for title in ("short", "a long title " * 4))
+    short, long = (pictures.draw_digits(torch.rand(4, 784), title=title)
+                   for title in ("short", "a long title " * 4))
     assert long.axes[0].get_title().count("\n") >= 1
     assert long.get_size_inches()[1] > short.get_size_inches()[1]
     for fig in (long, pictures.plot_kl_of_latents(torch.rand(15), "a long title " * 12)):
@@ -62,15 +99,15 @@ def test_interpolation_begins_and_ends_where_it_should():
     torch.testing.assert_close(points[:, 1], start + (end - start) / 3)
 
 
-@pytest.mark.parametrize("width, steps", [(4, 3), (3, 1)])
-def test_interpolation_refuses_other_shapes_and_single_points(width, steps):
-    with pytest.raises(ValueError, match="at least 2 steps"):
+@pytest.mark.parametrize("width, steps, words", [(4, 3, "one shape"), (3, 1, "steps: expected")])
+def test_interpolation_refuses_other_shapes_and_single_points(width, steps, words):
+    with pytest.raises(ValueError, match=words):
         pictures.interpolate(torch.zeros(2, 3), torch.zeros(2, width), steps)
 
 
-def test_running_mean_equals_numpy():
-    values = torch.rand(50).tolist()
-    np.testing.assert_allclose(pictures.running_mean(values, 7), np.convolve(values, np.ones(7) / 7, mode="valid"))
+def test_interpolation_keeps_the_type_whatever_the_default_is(double_by_default):
+    points = pictures.interpolate(torch.zeros(2, 3).float(), torch.ones(2, 3).float(), np.int64(3))
+    assert points.dtype == torch.float32 and points.shape == (6, 3)
 
 
 def test_vae_curves_hold_the_numbers_and_the_threshold():
@@ -84,21 +121,40 @@ def test_vae_curves_hold_the_numbers_and_the_threshold():
     assert len(without.axes[0].lines) == 2
 
 
-@pytest.mark.parametrize("steps", [1, 250])
-def test_gan_curves_have_a_panel_for_each_game(steps):
-    history = GANHistory([1.0] * steps, [2.0] * steps)
-    fig = pictures.plot_gan_training({"FC": history, "DC": history}, "GANs", window=100)
+@pytest.mark.parametrize("steps, window", [(1, 100), (50, 7)])
+def test_gan_curves_have_a_panel_for_each_game_and_average_the_last_steps(steps, window):
+    values = torch.rand(steps).tolist()
+    history = GANHistory(values, [2.0] * steps)
+    fig = pictures.plot_gan_training({"FC": history, "DC": history}, "GANs", window=window)
     assert [ax.get_title() for ax in fig.axes] == ["FC", "DC"]
-    assert [set(line.get_ydata()) for line in fig.axes[0].lines] == [{1.0}, {2.0}]
+    first, second = fig.axes[0].lines
+    window = min(window, steps)
+    means = np.convolve(values, np.ones(window) / window, "valid")
+    np.testing.assert_allclose(first.get_ydata(), means)
+    assert set(second.get_ydata()) == {2.0} and first.get_xdata()[-1] == steps - 1
 
 
-def test_saving_makes_the_folder_and_says_why_it_cannot(tmp_path, capsys):
+def test_a_picture_is_saved_with_its_folder(tmp_path, capsys):
     fig = pictures.draw_digits(torch.rand(4, 784))
-    pictures.save_picture(fig, tmp_path / "a" / "b" / "picture.jpg")
-    assert (tmp_path / "a" / "b" / "picture.jpg").stat().st_size > 1000 and capsys.readouterr().out == ""
-    (tmp_path / "file").write_text("")
-    pictures.save_picture(fig, tmp_path / "file" / "picture.jpg")
-    assert "not saved as picture.jpg: " in capsys.readouterr().out
+    path = tmp_path / "a" / "b" / "picture.jpg"
+    pictures.save_picture(fig, path)
+    pictures.save_picture(fig, str(tmp_path / "no ending"))
+    assert path.stat().st_size > 1000 and capsys.readouterr().out == ""
+    assert plt.imread(tmp_path / "no ending.png").ndim == 3
+
+
+def test_what_cannot_be_saved_is_said_in_words(tmp_path, capsys, full_disk):
+    pictures.save_picture(pictures.draw_digits(torch.rand(4, 784)), tmp_path / "x.png")
+    pictures.save_animation(torch.rand(2, 4, 784), tmp_path / "x.gif")
+    assert capsys.readouterr().out.splitlines() == [
+        "The picture was not saved as x.png: No space left on device",
+        "The animation was not saved as x.gif: No space left on device"]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_format_that_there_is_not_is_said(tmp_path, capsys):
+    pictures.save_picture(pictures.draw_digits(torch.rand(4, 784)), tmp_path / "x.odd")
+    assert "not saved as x.odd: Format 'odd' is not supported" in capsys.readouterr().out
 
 
 def test_showing_frees_the_figure():
@@ -114,8 +170,10 @@ def test_probabilities_have_a_panel_for_each_game_and_the_line_of_guessing():
 
 
 def test_choices_have_a_line_for_each():
-    fig = pictures.plot_choices({"hidden size": {"8": [3.0, 2.0], "9": [2.5]}, "latent size": {"2": [5.0]}}, "study")
-    assert [[list(line.get_ydata()) for line in ax.lines] for ax in fig.axes] == [[[3.0, 2.0], [2.5]], [[5.0]]]
+    curves = {"hidden size": {"8": [3.0, 2.0], "9": [2.5]}, "latent size": {"2": [5.0]}}
+    fig = pictures.plot_choices(curves, "study")
+    assert [[list(line.get_ydata()) for line in ax.lines] for ax in fig.axes] == [
+        [[3.0, 2.0], [2.5]], [[5.0]]]
     assert [text.get_text() for text in fig.axes[0].get_legend().get_texts()] == ["8", "9"]
 
 
@@ -144,9 +202,10 @@ def test_a_confusion_matrix_shows_its_numbers_where_they_belong():
 
 
 def test_a_latent_map_names_each_digit_among_its_points():
-    points, labels = torch.tensor([[0.0, 0.0], [2.0, 0.0], [1.0, 0.0], [9.0, 9.0]]), torch.tensor([4, 4, 4, 7])
+    points, labels = [[0.0, 0.0], [2.0, 0.0], [1.0, 0.0], [9.0, 9.0]], [4, 4, 4, 7]
     (ax,) = pictures.plot_latent_map(points, labels, "VAE").axes
-    assert {text.get_text(): text.get_position() for text in ax.texts} == {"4": (1.0, 0.0), "7": (9.0, 9.0)}
+    places = {text.get_text(): text.get_position() for text in ax.texts}
+    assert places == {"4": (1.0, 0.0), "7": (9.0, 9.0)}
 
 
 @pytest.mark.parametrize("moments, shown", [(5, 5), (30, 4)])
@@ -159,11 +218,18 @@ def test_a_strip_has_a_row_for_each_noise_and_goes_to_the_end(moments, shown):
     assert grid[10, 10] == 0 and grid[10, -10] == pytest.approx((moments - 1) / moments)
 
 
-def test_an_animation_has_a_frame_for_each_moment(tmp_path, capsys):
-    strip = torch.linspace(-1, 1, 4).view(-1, 1, 1).expand(4, 10, 784)
-    pictures.save_animation(strip, tmp_path / "new" / "x.gif")
+@pytest.mark.parametrize("strip", [None, [], torch.zeros(0, 5, 784)])
+def test_a_training_of_no_epochs_has_no_strip_and_that_is_said(strip, tmp_path):
+    for draw in (lambda: pictures.draw_strip(strip, "title"),
+                 lambda: pictures.save_animation(strip, tmp_path / "x.gif")):
+        with pytest.raises(ValueError, match="strip: expected .* of one epoch or more"):
+            draw()
+
+
+@pytest.mark.parametrize("low", [-1, 1])
+def test_an_animation_has_a_frame_for_each_moment(tmp_path, low):
+    strip = torch.linspace(low, 1, 4).double().view(-1, 1, 1).expand(4, 10, 784).requires_grad_()
+    pictures.save_animation(strip, str(tmp_path / "new" / "x.gif"))
     with Image.open(tmp_path / "new" / "x.gif") as animation:
-        assert animation.n_frames == 4 and animation.size == (2 * (5 * 30 + 2), 2 * (2 * 30 + 2))
-    (tmp_path / "file").write_text("")
-    pictures.save_animation(strip, tmp_path / "file" / "x.gif")
-    assert "not saved as x.gif: " in capsys.readouterr().out
+        assert animation.n_frames == (4 if low == -1 else 1)  # of frames that are alike one is kept
+        assert animation.size == (2 * (5 * 30 + 2), 2 * (2 * 30 + 2))
