@@ -242,7 +242,8 @@ digits = [(torch.full((8, 1, 28, 28), 0.5), torch.arange(8))] * 4
 path = Path(os.environ['CSCM77_RESULTS']) / 'checkpoints' / 'train' / 'vae.pt'
 waited = cscm77_helper.loss_function
 def slow_loss(*arguments):
-    if os.environ.get('STOP_HERE') and Path(path).exists():
+    step = arguments[0].requires_grad  # and no probe of the loss
+    if step and os.environ.get('STOP_HERE') and Path(path).exists():
         print('training', flush=True)
         import time
         time.sleep(1)
