@@ -6,11 +6,13 @@ Axes: N rows, Z latents, C classes.
 
 import math
 import numbers
+from operator import length_hint
 
 import torch
 from torch import nn
 from torch.nn.parallel import DataParallel, DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel
+from torch.utils.data import Dataset, IterableDataset
 
 # ---------------------------------------------------------------- numbers
 
@@ -207,5 +209,66 @@ def check_batch_norm(batch_size, network):
                          "(BatchNorm1d) and one image has no spread, found 1")
 
 
+# ---------------------------------------------------------------- loaders and batches
+
+
+def shape_of(value):
+    """Name what was found: a tensor's dtype and shape, or else the type."""
+    if isinstance(value, torch.Tensor):
+        return f"{value.dtype} {tuple(value.shape)}"
+    return type(value).__name__
+
+
+def check_between(name, number, low, high, explanation=""):
+    """Refuse what is not a whole number from `low` to `high`; numpy's are, True is none."""
+    whole = isinstance(number, numbers.Integral) and not isinstance(number, bool)
+    if not whole or not low <= number <= high:
+        raise ValueError(f"{name}: expected a whole number from {low} to {high}{explanation}, "
+                         f"found {number!r}")
+
+
 def check_loader(name, loader):
-    pass
+    """Refuse what gives no batches, or gives them only once; no random number is drawn for it."""
+    found = None
+    if hasattr(loader, "_fields"):
+        fields = ", ".join(loader._fields)
+        found = f"all of {type(loader).__name__}({fields}): pass one of them, such as .train"
+    elif isinstance(loader, (list, tuple)) and any(isinstance(x, torch.Tensor) for x in loader):
+        found = "tensors: pass DataLoader(TensorDataset(images, labels), batch_size)"
+    elif isinstance(loader, Dataset) and not isinstance(loader, IterableDataset):
+        found = f"the data set {type(loader).__name__}: pass DataLoader(it, batch_size)"
+    elif hasattr(loader, "__next__"):
+        found = f"a {type(loader).__name__}, which can be gone through only once"
+    elif isinstance(loader, torch.Tensor) or not hasattr(loader, "__iter__"):
+        found = shape_of(loader)
+    elif length_hint(loader, 1) == 0:
+        raise ValueError(f"{name}: expected at least one batch, found none")
+    if found:
+        raise ValueError(f"{name}: expected a loader of batches (images, labels), found {found}")
+
+
+def check_batch(batch):
+    """Refuse what is no pair of images (N, ...) and N labels; it looks at no value."""
+    if not isinstance(batch, (list, tuple)) or len(batch) != 2:
+        found = shape_of(batch)
+        if isinstance(batch, (list, tuple)):
+            found += f" of {len(batch)}"
+        raise ValueError(f"the loader: expected batches of (images, labels), found a {found}")
+    images, labels = batch
+    if not isinstance(images, torch.Tensor) or images.ndim == 0:
+        raise ValueError(f"images: expected a tensor (N, ...), found {shape_of(images)}")
+    if number_of(labels) != len(images):
+        raise ValueError(f"labels: expected {len(images)}, one for each image, "
+                         f"found {number_of(labels)} ({shape_of(labels)})")
+
+
+def number_of(labels):
+    """The length of a tensor, an array or a list; None for what has none, such as one number."""
+    return len(labels) if hasattr(labels, "__len__") and getattr(labels, "shape", True) else None
+
+
+def check_batch_size(batch_size, found):
+    """Refuse a loader's batch of another size than the training was told."""
+    if found != batch_size:
+        raise ValueError(f"batch_size: expected batches of {batch_size} images from the loader, "
+                         f"found one of {found}")

@@ -4,6 +4,7 @@ import os
 import secrets
 import time
 from contextlib import suppress
+from glob import escape
 from itertools import count
 from pathlib import Path
 
@@ -14,7 +15,8 @@ FORGOTTEN = 3600  # seconds after which an unfinished file is nobody's any more
 def write_whole(path, data, previous=None):
     """Put bytes or text in the place of a file; it is the old or the new one at any moment.
 
-    The new one is written under a name that no other process uses, and gets its own when all of it is on disk.
+    The new one is written under a name that no other process uses, and gets its own when all of it
+    is on disk.
 
     Args:
         path: of the file; its folder is made.
@@ -49,14 +51,14 @@ def remove_unfinished(path):
         path: as given to `write_whole`.
     """
     path = Path(path)
-    for left in path.parent.glob(f".{path.name}.*{UNFINISHED}"):
+    for left in path.parent.glob(f".{escape(path.name)}.*{UNFINISHED}"):
         with suppress(OSError):
             if time.time() - left.stat().st_mtime > FORGOTTEN:
                 left.unlink()
 
 
 def beside(path, ending):
-    """Name a file's neighbour: beside(vae.pt, ".previous") is vae.pt.previous."""
+    """The path of a file's neighbour: vae.pt and ".previous" make vae.pt.previous."""
     return path.with_name(path.name + ending)
 
 
@@ -67,5 +69,5 @@ def free_name(path, taken=Path.exists):
 
 
 def reason_of(error):
-    """Say in words why a file could not be read or written."""
+    """The words for why a file could not be read or written: "No space left on device"."""
     return getattr(error, "strerror", None) or str(error).partition("\n")[0] or type(error).__name__

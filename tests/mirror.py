@@ -1,7 +1,7 @@
 """A web server on loopback that plays a mirror of MNIST, with every fault that a mirror can have.
 
-A fault is a function of (the request's handler, the good gzip file) that answers in its own way. `Mirror` takes one
-for all of its files, or sends the good file where it has none.
+A fault is a function of (the request's handler, the good gzip file) that answers in its own way.
+`Mirror` takes one for all of its files, or sends the good file where it has none.
 """
 
 import gzip
@@ -12,9 +12,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 
 class Mirror(ThreadingHTTPServer):
-    """Serve the files of a table {name: bytes, unzipped} under their names with .gz, on a port of its own.
+    """Serve files {name: bytes, unzipped} under their names with .gz, on a port of its own.
 
-    Use it in a `with` block; `url` is its address, `asked` lists the names that were asked for.
+    `url` is its address, `asked` lists the names that were asked for.
     """
 
     daemon_threads = True

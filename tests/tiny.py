@@ -1,24 +1,77 @@
-"""A data set of soft spots in the place of MNIST: small, quick to learn, and in MNIST's file format."""
+"""Small data in the place of MNIST, in its file format: soft spots to learn, noise to compare."""
 
+import gzip
 import struct
+from pathlib import Path
 
 import torch
 
+from cscm77.data import mnist
+from cscm77.data.loaders import mnist_loaders
+
 TINY_TRAIN, TINY_TEST = 6000, 500
+NOISE_TRAIN, NOISE_TEST = 60, 25
+NAMES = [want.name for want in mnist.FILES]
 
 
 def blobs(number, seed):
-    """Draw pictures that a network can tell apart: digit d is a soft spot at the d-th of ten places."""
+    """Pictures that a network can tell apart: digit d is a soft spot at the d-th of ten places."""
     rng = torch.Generator().manual_seed(seed)
     labels = torch.arange(number) % 10
     angle = labels * 0.628 + 0.1 * torch.randn(number, generator=rng)
     centre = 13.5 + 7 * torch.stack((angle.sin(), angle.cos()), dim=1)  # (N, 2)
     axis = torch.arange(28.0)
-    squared = (axis.view(1, 28, 1) - centre[:, :1, None]) ** 2 + (axis.view(1, 1, 28) - centre[:, 1:, None]) ** 2
+    down, right = ((axis - at[:, None]) ** 2 for at in centre.unbind(1))  # (N, 28) each
+    squared = down[:, :, None] + right[:, None]
     return (255 * torch.exp(-squared / 12)).to(torch.uint8), labels
 
 
-def write_idx(path, tensor):
-    """Write bytes in MNIST's format: type 8, number of axes, size of each, values."""
-    header = struct.pack(">HBB", 0, 8, tensor.ndim) + struct.pack(f">{tensor.ndim}I", *tensor.shape)
-    path.write_bytes(header + tensor.to(torch.uint8).numpy().tobytes())
+def noise(number, seed):
+    """Random pictures and labels."""
+    rng = torch.Generator().manual_seed(seed)
+    return (torch.randint(0, 256, (number, 28, 28), generator=rng, dtype=torch.uint8),
+            torch.randint(0, 10, (number,), generator=rng))
+
+
+def idx(values):
+    """The bytes of a file in MNIST's format: type 8, number of axes, size of each, values."""
+    header = struct.pack(f">HBB{values.ndim}I", 0, 8, values.ndim, *values.shape)
+    return header + values.to(torch.uint8).numpy().tobytes()
+
+
+def write_idx(path, values):
+    """Write such a file."""
+    path.write_bytes(idx(values))
+
+
+def zipped(raw):
+    """The same gzip file at any time."""
+    return gzip.compress(raw, mtime=0)
+
+
+def place(files, folder, gz=False):
+    """Write files {name: bytes} into a folder, which is made."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, raw in files.items():
+        (folder / (name + ".gz" * gz)).write_bytes(zipped(raw) if gz else raw)
+
+
+def tree(folder):
+    """All files below a folder: {relative path: bytes}."""
+    return {path.relative_to(folder).as_posix(): path.read_bytes()
+            for path in Path(folder).rglob("*") if path.is_file()}
+
+
+def load(**options):
+    """Loaders of the 60 + 25 pictures of noise that stand in the place of MNIST."""
+    return mnist_loaders(**{"batch_size": 8, "num_val": 10, "device": "cpu", **options})
+
+
+def assert_is_mnist(loaders):
+    """Check every byte of the three splits."""
+    images, labels = noise(NOISE_TRAIN, 1)
+    parts = (images[:50], labels[:50]), (images[50:], labels[50:]), noise(NOISE_TEST, 2)
+    for loader, (pictures, answers) in zip(loaders, parts, strict=True):
+        assert loader.dataset.name == "MNIST"
+        assert torch.equal(loader.dataset.images, pictures[:, None].float() / 255)
+        assert torch.equal(loader.dataset.labels, answers)

@@ -1,6 +1,7 @@
-"""The four MNIST files: found on disk, fetched where they are missing, believed only when their md5 is right.
+"""The four MNIST files: found on disk, fetched where missing, believed when their md5 is right.
 
-Whether a file is zipped is read off its first bytes, not off its name, since some browsers unzip while they download.
+Whether a file is zipped is read off its first bytes, not off its name, since some browsers unzip
+while they download.
 """
 
 import contextlib
@@ -11,7 +12,6 @@ import hashlib
 import http.client
 import io
 import os
-import secrets
 import ssl
 import threading
 import time
@@ -22,6 +22,7 @@ from collections import deque
 from pathlib import Path
 from typing import NamedTuple
 
+from cscm77.files import beside, reason_of, remove_unfinished, write_whole
 from cscm77.utils import progress_bar
 
 
@@ -33,11 +34,11 @@ class DataFile(NamedTuple):
     md5: str
 
 
-class Place(NamedTuple):
+class SearchedFolder(NamedTuple):
     """A folder to search, and the words for it that a notebook may print."""
 
     label: str
-    folder: Path
+    path: Path
 
 
 FILES = (
@@ -50,27 +51,29 @@ LAYOUTS = ("MNIST/raw", "raw", "")  # the first is torchvision's, and where down
 SECOND_HOST = "https://storage.googleapis.com/cvdf-datasets/mnist/"
 DEAD_HOST = "yann.lecun.com"
 SILENCE = 10.0  # seconds a server may take to accept, or to send the next bytes
-FIRST_BYTE = 20.0  # seconds until a file begins to arrive: name look-up, connecting and headers together
+FIRST_BYTE = 20.0  # seconds until a file begins to arrive: name look-up, connecting, headers
 WHOLE_FILE = 300.0  # seconds for all of it, so that a server that drips is given up
 PIECE = 1 << 16  # bytes read at once
+NO_FOLDER = "there is no such folder"
 
 
 class MNISTUnavailable(RuntimeError):
-    """MNIST is neither on disk nor to be had from a mirror; the message says why, and what to put where."""
+    """MNIST is neither on disk nor to be had from a mirror; says why, and what to put where."""
 
 
 class Unusable(Exception):
-    """A file or an answer is not what it should be; the message says what was expected and what came."""
+    """A file or an answer is not what it should be; says what was expected and what came."""
 
 
-def read_mnist(places):
-    """Give the bytes of the four files, fetching those that no place has into the last place.
+def read_mnist(folders):
+    """The bytes of the four files; those that no folder has are fetched into the last one.
 
-    A broken file is never believed. If it is our own download, it makes way for a new one; if somebody put it there,
-    it stays as it is and a good copy goes to another layout. Where nothing can be written, the bytes are still given.
+    A broken file is never believed. If it is our own download, it makes way for a new one; if
+    somebody put it there, it stays as it is and a good copy goes to another layout. Where nothing
+    can be written, the bytes are still given.
 
     Args:
-        places: list of `Place`, searched in this order.
+        folders: list of `SearchedFolder`, searched in this order.
 
     Returns:
         ({name: bytes, unzipped}, words that say where they came from).
@@ -78,49 +81,65 @@ def read_mnist(places):
     Raises:
         MNISTUnavailable: a file is missing and every mirror failed.
     """
-    broken = {}
-    found = {want: _find(want, places, broken) for want in FILES}
+    unused = {}  # path of a file that will not do: why
+    found = {want: _find(want, folders, unused) for want in FILES}
     missing = [want for want, copy in found.items() if copy is None]
-    addresses, home, writable = deque(mirrors() if missing else ()), places[-1], True
+    addresses, home, writable = deque(mirrors() if missing else ()), folders[-1], True
     for want in missing:
-        data = _fetch(want, addresses, broken, places)
-        writable = writable and _try_to_keep(want, data, broken, home.folder)
+        data = _fetch(want, addresses, unused, folders)
+        writable = writable and _try_to_keep(want, data, unused, home.path)
         found[want] = data, home.label if writable else "the network"
     labels = [label for _, label in found.values()]
-    _tell_what_was_wrong(labels, broken, places)
-    return {want.name: data for want, (data, _) in found.items()}, " and ".join(dict.fromkeys(labels))
+    _tell_what_was_wrong(labels, unused, folders)
+    files = {want.name: data for want, (data, _) in found.items()}
+    return files, " and ".join(dict.fromkeys(labels))
 
 
-def _tell_what_was_wrong(labels, broken, places):
-    for path, why in broken.items():
-        print(f"Not MNIST, so not used: {path}: {why}")
-    lacking = sum(label != places[0].label for label in labels)
-    if lacking and len(places) > 1:
-        print(f"{places[0].label} lacks {lacking} of the 4 files of MNIST; those come from elsewhere.")
+def _tell_what_was_wrong(labels, unused, folders):
+    for path, why in unused.items():
+        print(f"Not used: {path}: {why}")
+    first, lacking = folders[0], sum(label != folders[0].label for label in labels)
+    if lacking and len(folders) > 1:
+        print(f"{first.label} lacks {lacking} of the 4 files of MNIST"
+              f"{'' if first.path.is_dir() else f' ({first.path}: {NO_FOLDER})'}; "
+              "those come from elsewhere.")
 
 
 def _slots(folder, name):
-    """List every path in a folder where a file is accepted, the plain ones first."""
+    """Every path in a folder where a file is accepted, the plain ones first."""
     return [Path(folder, layout, name + suffix) for suffix in ("", ".gz") for layout in LAYOUTS]
 
 
-def _find(want, places, broken):
-    """Give the first good copy of one file as (bytes, label), or None; note {path: reason} of those that are not."""
-    for label, folder in places:
+def _find(want, folders, unused):
+    """The first good copy of one file as (bytes, label), or None; notes why others are not used."""
+    for label, folder in folders:
         for path in _slots(folder, want.name):
             try:
                 return checked(path.read_bytes(), want), label
             except (FileNotFoundError, NotADirectoryError):
                 continue
             except OSError as error:
-                broken[path] = f"cannot be read ({error.strerror})"
+                unused[path] = f"cannot be read ({reason_of(error)})"
             except Unusable as error:
-                broken[path] = str(error)
+                unused[path] = str(error)
+        unused |= {path: f"expected the name {want.name}, found {path.name}"
+                   for path in _nearly_right(folder, want.name)}
     return None
 
 
+def _nearly_right(folder, name):
+    """Files under nearly the right name, such as train-images.idx3-ubyte, as Kaggle has them."""
+    accepted = {path.name for path in _slots(folder, name)}
+    return [path for layout in LAYOUTS for path in sorted(Path(folder, layout).glob("*"))
+            if path.name not in accepted and _letters(path.name) == _letters(name)]
+
+
+def _letters(name):
+    return "".join(filter(str.isalnum, name.lower().removesuffix(".gz")))
+
+
 def checked(raw, want):
-    """Give the unzipped bytes of a file after checking their size and md5.
+    """The unzipped bytes of a file, whose size and md5 are right.
 
     Args:
         raw: bytes of the file, plain or gzipped.
@@ -133,15 +152,16 @@ def checked(raw, want):
     try:
         data = _unzipped(raw, want.size)
     except (OSError, EOFError, zlib.error) as error:
-        raise Unusable(f"{expected} when unzipped, found a gzip file of {len(raw):,} bytes with md5 {md5_of(raw)} "
-                       f"that does not unzip to it ({error})") from None
+        raise Unusable(f"{expected} when unzipped, found a gzip file of {len(raw):,} bytes "
+                       f"with md5 {md5_of(raw)} that does not unzip to it ({error})") from None
     if (len(data), md5_of(data)) != (want.size, want.md5):
-        raise Unusable(f"{expected}, found {len(data):,} bytes with md5 {md5_of(data)}{_looks_like(data)}")
+        raise Unusable(f"{expected}, found {len(data):,} bytes "
+                       f"with md5 {md5_of(data)}{_looks_like(data)}")
     return data
 
 
 def _unzipped(raw, size):
-    """Unzip a gzip file, but not far past the size that is expected, which could fill the memory; pass others on."""
+    """Unzip a gzip file, but not far past `size`, which could fill the memory; pass others on."""
     if raw[:2] != b"\x1f\x8b":
         return raw
     with gzip.GzipFile(fileobj=io.BytesIO(raw)) as unzipped:
@@ -152,31 +172,32 @@ def _unzipped(raw, size):
 
 
 def _looks_like(data):
-    """Say what a wrong answer most often is: the page of a login or of an error, sent as if it were the file."""
-    return " (a web page)" if data[:200].lstrip().lower().startswith((b"<!doctype", b"<html")) else ""
+    """What a wrong answer most often is: the page of a login or of an error, sent as the file."""
+    web_page = data[:200].lstrip().lower().startswith((b"<!doctype", b"<html"))
+    return " (a web page)" if web_page else ""
 
 
 def md5_of(data):
-    """Give the md5 of bytes in hexadecimal."""
+    """The md5 of bytes in hexadecimal."""
     return hashlib.md5(data, usedforsecurity=False).hexdigest()
 
 
 def keep(path, data):
     """Write a file whole or not at all, then its md5 beside it.
 
-    That `.md5` file (in the format of `md5sum -c`) is how our own files are told from those that somebody placed: it
-    stands beside everything that we write, and nobody needs to write one by hand.
+    That `.md5` file (in the format of `md5sum -c`) is how our own files are told from those that
+    somebody placed: it stands beside everything that we write; nobody needs to make one by hand.
 
     Raises:
         OSError: the folder cannot be written, or has no space left.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    _write(path, data)
-    _write(_mark(path), f"{md5_of(data)}  {path.name}\n".encode())
+    for target, content in ((path, data), (_mark(path), f"{md5_of(data)}  {path.name}\n")):
+        remove_unfinished(target)
+        write_whole(target, content)
 
 
 def read_kept(path):
-    """Give the bytes of a file that `keep` wrote.
+    """The bytes of a file that `keep` wrote.
 
     Raises:
         OSError: there is none.
@@ -189,46 +210,36 @@ def read_kept(path):
 
 
 def _mark(path):
-    return path.with_name(path.name + ".md5")
+    return beside(path, ".md5")
 
 
-def _write(path, data):
-    """Write to a name that no other process uses, and give it its own name when all of it is on the disk."""
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(6)}.part")
-    try:
-        with open(temporary, "xb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-        raise
-
-
-def _try_to_keep(want, data, broken, folder):
+def _try_to_keep(want, data, unused, folder):
     """Keep a fetched file if that is possible, and tell whether it was; say so where it was not."""
     try:
-        _keep_download(want, data, broken, folder)
+        _keep_download(want, data, unused, folder)
     except OSError as error:
-        print(f"MNIST was fetched, but cannot be kept in {folder} ({error.strerror}); "
+        print(f"MNIST was fetched, but cannot be kept in {folder} ({reason_of(error)}); "
               "it is in memory for now, and the next start fetches it again.")
         return False
     return True
 
 
-def _keep_download(want, data, broken, folder):
-    """Put a good file into the first layout that is free, or that holds a broken download of ours."""
+def _keep_download(want, data, unused, folder):
+    """Put a good file into the first layout that is free, or holds a broken download of ours."""
     for path in _slots(folder, want.name)[:len(LAYOUTS)]:
-        if path in broken and _mark(path).exists() and not _is_good(path, want):
-            # Set aside rather than overwritten, in case somebody has put a file of theirs over our download.
-            os.replace(path, path.with_name(f"{path.name}.damaged-{md5_of(path.read_bytes())[:8]}"))
+        if path in unused and _mark(path).exists() and not _is_good(path, want):
+            _set_aside(path)
         if not os.path.lexists(path):
             return keep(path, data)
         if _is_good(path, want):  # another process was faster
             return None
-    raise FileExistsError(errno.EEXIST, f"another {want.name} stands in each of the folders that would be searched")
+    raise FileExistsError(errno.EEXIST, f"another {want.name} stands in each of the folders")
+
+
+def _set_aside(path):
+    """Give our download another name: somebody may have put a file of theirs in its place."""
+    with contextlib.suppress(FileNotFoundError):  # another process was faster
+        os.replace(path, beside(path, f".damaged-{md5_of(path.read_bytes())[:8]}"))
 
 
 def _is_good(path, want):
@@ -239,14 +250,14 @@ def _is_good(path, want):
 
 
 def mirrors():
-    """List the addresses that MNIST is fetched from, without the host that no longer answers."""
+    """The addresses that MNIST is fetched from, without the host that no longer answers."""
     from torchvision.datasets import MNIST  # takes a second to import, which only a download needs
 
     return [address for address in (*MNIST.mirrors, SECOND_HOST) if DEAD_HOST not in address]
 
 
-def _fetch(want, addresses, broken, places):
-    """Give the bytes of one file from the first mirror that has it; the deque then begins with that one."""
+def _fetch(want, addresses, unused, folders):
+    """One file's bytes from the first mirror that has it; the deque then begins with that one."""
     failures = []
     for _ in range(len(addresses)):
         url = f"{addresses[0]}{want.name}.gz"
@@ -255,24 +266,26 @@ def _fetch(want, addresses, broken, places):
         except Unusable as error:
             failures.append(f"{url}: {error}")
             addresses.rotate(-1)
-    raise MNISTUnavailable(_explanation(failures or ["no mirror to ask"], broken, places))
+    raise MNISTUnavailable(_explanation(failures or ["no mirror to ask"], unused, folders))
 
 
-def _explanation(failures, broken, places):
-    """Write the message of `MNISTUnavailable`: what is wrong, line by line, and how to put it right."""
+def _explanation(failures, unused, folders):
+    """What is wrong, line by line, and how to put it right."""
+    home = Path(folders[-1].path, LAYOUTS[0])
     return "\n".join([
         "MNIST could not be had:",
-        *(f"  {folder}: not all of the files are here" for _, folder in places),
-        *(f"  {path}: {why}" for path, why in broken.items()),
+        *(f"  {path}: {'not all of the files are here' if path.is_dir() else NO_FOLDER}"
+          for _, path in folders),
+        *(f"  {path}: {why}" for path, why in unused.items()),
         *(f"  {failure}" for failure in failures),
         "Put these four files, plain or gzipped (.gz), into one folder:",
         *(f"  {want.name}" for want in FILES),
-        f"That folder is {Path(places[-1].folder, LAYOUTS[0])}, or any that you name: mnist_loaders(root=...), or the "
-        "environment variable MNIST_DIR where no root is given."])
+        f"That folder is {home}, or any that you name: mnist_loaders(root=...), or the environment "
+        "variable MNIST_DIR where no root is given."])
 
 
 def _download(url, limit):
-    """Give what a URL answers, at most about `limit` bytes of it.
+    """What a URL answers, at most about `limit` bytes of it.
 
     Raises:
         Unusable: no answer, an error, an answer cut short, or one that takes too long.
@@ -298,11 +311,15 @@ def _wait_for(request, name):
             bar.update(len(request.body) - bar.n)
             allowed = WHOLE_FILE if request.body else FIRST_BYTE
             if request.is_alive() and time.monotonic() - start > allowed:
-                raise Unusable(f"expected the file within {allowed:g} s, found {len(request.body):,} bytes by then")
+                raise Unusable(f"expected the file within {allowed:g} s, "
+                               f"found {len(request.body):,} bytes by then")
 
 
 class _Request(threading.Thread):
-    """One GET in a thread that can be left behind, since name look-up and slow headers obey no overall time limit."""
+    """One GET in a thread that can be left behind.
+
+    Name look-up and slow headers obey no overall time limit.
+    """
 
     def __init__(self, url, limit):
         super().__init__(daemon=True)
@@ -319,14 +336,17 @@ class _Request(threading.Thread):
         request = urllib.request.Request(self.url, headers={"User-Agent": "cscm77"})
         with urllib.request.urlopen(request, timeout=SILENCE, context=_certificates()) as answer:
             self.length = answer.length  # None where the server does not say
-            while len(self.body) < self.limit and not self.abandoned and (piece := answer.read1(PIECE)):
+            while len(self.body) < self.limit and not self.abandoned:
+                piece = answer.read1(PIECE)
+                if not piece:
+                    break
                 self.body += piece
         if len(self.body) < min(self.length or 0, self.limit):
             self.failure = f"cut short: expected {self.length:,} bytes, found {len(self.body):,}"
 
 
 def _reason(error):
-    """Put an error of urllib into a few words."""
+    """An error of urllib in a few words."""
     if isinstance(error, urllib.error.HTTPError):
         error.close()
         return f"expected the file, found status {error.code} ({error.reason})"
@@ -338,7 +358,7 @@ def _reason(error):
 
 @functools.cache
 def _certificates():
-    """Give the usual TLS settings; where the system has no certificates (Python on a Mac), those of certifi."""
+    """The usual TLS settings; where the system has no certificates (on a Mac), those of certifi."""
     context = ssl.create_default_context()
     if not context.cert_store_stats()["x509_ca"]:
         with contextlib.suppress(ImportError):

@@ -1,26 +1,31 @@
 """Digits drawn from pen strokes: what stands in for MNIST on a machine that cannot get it.
 
-Each digit has several ways of writing it, and each way is a few strokes through points placed by hand (`SHAPES`).
-A picture is drawn as a hand would: shake the points, run a spline through each stroke, slant and turn the line, fit it
-to MNIST's 20x20 box, ink each pixel by its distance to the line, put the ink's centre of mass in the middle of 28x28.
+Each digit has several ways of writing it, and each way is a few strokes through points placed by
+hand (`SHAPES`). A picture is drawn as a hand would: shake the points, run a spline through each
+stroke, slant and turn the line, fit it to MNIST's 20x20 box, ink each pixel by its distance to the
+line, put the ink's centre of mass in the middle of 28x28.
 
-    python -m cscm77.data.strokes --mnist DIR     measures how near the stand-in digits come to MNIST
+    python -m cscm77.studies.stand_ins --mnist DIR     measures how near they come to MNIST
 
-Axes: N digits, W ways of writing, C control points of a way, P points along the pen line, B = 20, the box's side.
-The last axis of a point is (x, y): x grows to the right and y downwards, like the columns and rows of a picture.
+Axes: N digits, W ways of writing, C control points of a way, P points along the pen line, B = 20,
+the box's side. The last axis of a point is (x, y): x grows to the right and y downwards, like the
+columns and rows of a picture.
 """
 
 import math
-import time
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
-# One way of writing a line: digit, how common it is, its strokes. A stroke runs through points x,y in hundredths of
-# the unit square. A point written twice is one point and moves as one: that keeps loops closed and strokes joined, and
-# twice in a row it makes a sharp corner.
+from cscm77.checks import shape_of
+
+# One way of writing a line: digit, how common it is, its strokes. A stroke runs through points x,y
+# in hundredths of the unit square. A point written twice is one point and moves as one: that keeps
+# loops closed and strokes joined, and twice in a row it makes a sharp corner.
 SHAPES = (
     (0, 3, "52,5 25,15 12,50 22,85 50,96 78,85 88,50 76,15 52,5"),
     (0, 3, "62,8 35,8 12,45 20,86 48,96 80,78 88,40 70,12 45,10"),  # the ends overlap
@@ -40,12 +45,12 @@ SHAPES = (
     (2, 2, "22,40 14,24 34,6 64,8 72,30 56,58 20,90 20,90 54,88 94,94"),  # the head curls in
     (2, 2, "12,30 30,10 58,8 66,30 46,60 14,82 14,82 40,78 96,96"),  # the foot slopes
     (2, 2, "16,24 44,5 76,16 76,50 52,82 24,95 8,84 20,66 44,70 66,84 92,92"),  # with a large loop
-    (2, 1, "16,34 34,10 62,8 74,30 62,62 34,90 12,84 18,68 44,72 60,90 78,94"),  # low loop, short tail
+    (2, 1, "16,34 34,10 62,8 74,30 62,62 34,90 12,84 18,68 44,72 60,90 78,94"),  # low loop
     (2, 1, "36,14 52,6 58,28 44,60 16,88 16,88 56,84 100,80"),  # small head, long foot
     (3, 3, "20,14 48,4 72,18 60,40 38,46 38,46 68,54 76,74 52,95 14,86"),
     (3, 2, "20,8 50,6 76,8 48,40 48,40 72,54 74,78 48,96 16,88"),  # flat top
     (3, 3, "22,18 46,4 68,16 60,38 40,46 64,54 72,72 54,94 18,90"),  # no corner in the middle
-    (3, 2, "24,16 50,5 72,18 58,40 38,48 46,44 70,56 70,80 46,96 16,82"),  # a small loop in the middle
+    (3, 2, "24,16 50,5 72,18 58,40 38,48 46,44 70,56 70,80 46,96 16,82"),  # small loop
     (3, 2, "22,18 40,6 66,8 70,28 42,46 66,54 74,78 48,96 20,90 15,80"),  # both ends curl in
     (3, 2, "34,12 54,4 66,18 58,38 42,46 42,46 62,56 66,76 50,94 26,90"),  # narrow
     (3, 2, "30,12 50,4 64,16 54,32 40,38 40,38 72,48 80,72 54,95 12,88"),  # small head
@@ -53,14 +58,14 @@ SHAPES = (
     (3, 1, "30,14 60,4 76,16 50,40 36,46 66,52 68,74 30,94 2,90"),  # long tail
     (4, 3, "30,10 24,34 20,54 20,54 48,56 80,52", "70,8 68,40 66,68 65,96"),  # open at the top
     (4, 3, "30,8 24,32 26,50 48,54 72,44", "74,6 70,35 68,65 64,96"),  # open and round
-    (4, 2, "56,4 36,28 14,60 14,60 48,60 86,58", "60,30 60,50 58,72 57,96"),  # slanting arm, low stem
+    (4, 2, "56,4 36,28 14,60 14,60 48,60 86,58", "60,30 60,50 58,72 57,96"),  # slanting arm
     (4, 1, "62,4 40,30 16,62 16,62 48,62 84,60", "62,4 62,35 61,65 60,96"),  # closed at the top
     (4, 2, "24,10 20,36 32,50 54,48 70,34 76,8 76,8 70,50 65,96"),  # in one stroke
     (4, 2, "32,10 22,32 14,54 40,58 82,50", "68,24 62,45 58,70 55,96"),  # short stem
     (4, 1, "16,14 12,44 12,44 48,50 84,46", "80,10 78,50 76,96"),  # wide
     (4, 1, "24,14 24,36 40,48 66,40", "80,8 64,50 48,96"),  # like a y
     (5, 3, "84,7 54,8 32,8 32,8 26,42 26,42 52,38 78,54 74,80 46,96 14,86"),
-    (5, 3, "32,10 28,28 24,44 24,44 54,40 78,56 72,82 44,96 14,88", "32,10 58,9 88,4"),  # roof drawn last
+    (5, 3, "32,10 28,28 24,44 24,44 54,40 78,56 72,82 44,96 14,88", "32,10 58,9 88,4"),  # roof last
     (5, 2, "82,5 50,10 36,14 30,36 50,48 70,64 62,88 36,97 12,88"),  # like an s
     (5, 2, "94,8 62,12 42,12 42,12 32,44 58,46 72,62 56,86 30,96 8,90"),
     (5, 1, "38,14 32,44 32,44 56,46 64,66 48,90 14,94", "38,14 66,12 98,5"),  # long roof
@@ -107,36 +112,36 @@ SHAPES = (
     (9, 1, "76,10 48,10 30,24 40,40 70,36 70,36 63,66 54,96"),  # hardly a ring
 )
 
-# The hand. Each number is the standard deviation of a uniform draw, so nothing strays beyond 1.73 times it. The first
-# four are in unit squares: larger ones teach a CNN more of MNIST, until the digits begin to look like one another.
+# The hand. Each number is the standard deviation of a uniform draw, so nothing strays beyond 1.73
+# times it. The first four are in unit squares: larger ones teach a CNN more of MNIST, until the
+# digits begin to look like one another.
 SHAKE = 0.033  # of each control point by itself
 SHAKE_END = 0.06  # of a stroke's free end
 STRETCH = 0.25  # of one half of the digit against the other
 WARP = 0.06  # of the plane under the digit, in waves: points that lie together move together
-FREEDOM = (1.0, 0.6, 1.0, 1.0, 0.9, 1.0, 0.9, 0.9, 1.0, 0.9)  # factor on them by digit: a loose 1 soon looks like a 7
+FREEDOM = (1.0, 0.6, 1.0, 1.0, 0.9, 1.0, 0.9, 0.9, 1.0, 0.9)  # by digit: a loose 1 looks like a 7
 WIDTH = 0.2  # of log(width / height)
 SLANT, MEAN_SLANT = 0.25, 0.12  # steps to the right for one step up
 TURN = 0.1  # radians
 
 # The pen, in pixels. With these the mean and standard deviation of all pixels come out as MNIST's.
-RADIUS, RADIUS_SPREAD = 1.25, 0.25  # half the line's width: median, and standard deviation of its logarithm
+RADIUS, RADIUS_SPREAD = 1.25, 0.25  # half the line's width: median, and sd of its logarithm
 THINNEST, THICKEST = 0.7, 2.4
 PRESSURE = 0.12  # share by which the line swells and thins on its way
 EDGE = 1.2  # from black to white across the edge of the line
 
-SIDE, BOX = 28, 20  # MNIST's sizes: the picture, and the box that the ink fills before it is centred
-LINE_POINTS = 80  # seldom more than 0.8 pixels apart, so that the row of round dots looks like a line
+SIDE, BOX = 28, 20  # MNIST's picture, and the box that the ink fills before it is centred
+LINE_POINTS = 80  # seldom more than 0.8 pixels apart, so that a row of round dots looks like a line
 CHUNK = 128  # digits inked at once, in blocks of (CHUNK, 20, 20, LINE_POINTS) floats: 16 MB each
-TRAIN_COUNTS = (5923, 6742, 5958, 6131, 5842, 5421, 5918, 6265, 5851, 5949)  # how often each digit comes in MNIST
+TRAIN_COUNTS = (5923, 6742, 5958, 6131, 5842, 5421, 5918, 6265, 5851, 5949)  # as in MNIST
 TEST_COUNTS = (980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009)
-MNIST_MEAN, MNIST_SD = 0.1307, 0.3081  # of the training pixels on the scale [0, 1]
 
 
 def write_digits(labels, seed=0, device="cpu"):
     """Draw a picture of each label, white ink (255) on black (0).
 
-    All random numbers come from a generator of this call's own, on the CPU: the global one is left alone, and every
-    device gets the same numbers. The same labels and seed give the same pictures.
+    All random numbers come from a generator of this call's own, on the CPU: the global one is left
+    alone, and every device gets the same numbers. The same labels and seed give the same pictures.
 
     Args:
         labels: (N,) int64, digits 0..9, on any device. Anything else is a ValueError.
@@ -145,28 +150,40 @@ def write_digits(labels, seed=0, device="cpu"):
     """
     _check_labels(labels)
     generator = torch.Generator().manual_seed(seed)
-    table = pen_table()
-    ways = choose_ways(table, labels.cpu(), generator)
     images = torch.empty(len(labels), SIDE, SIDE, dtype=torch.uint8, device=device)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # blocks this small gain little from a second thread, and wait long for it on busy cores
-    try:
+    with _one_thread_of_float32():
+        table = pen_table()
+        ways = choose_ways(table, labels.cpu(), generator)
         for way, image in zip(ways.split(CHUNK), images.split(CHUNK), strict=True):
             line = spline(table, way, move_points(table, way, generator))
             line = lean(line, generator)
             radius, pressure = press(line, generator)
             line = fit_to_box(line, radius)
             image.copy_(centre(ink(line.to(device), radius.to(device), pressure.to(device))))
-    finally:
-        torch.set_num_threads(threads)
     return images
 
 
-def stand_in_digits(seed=0, device="cpu"):
-    """Draw 60,000 training and 10,000 test digits, each digit as often as in MNIST, in random order.
+@contextmanager
+def _one_thread_of_float32():
+    """Blocks so small gain little from a second thread, and wait long for it on busy cores.
 
-    Returns (images, labels) for training and (images, labels) for testing, (N, 28, 28) uint8 and (N,) int64 on
-    `device`, drawn from the seeds 2 * seed and 2 * seed + 1.
+    A notebook's own default of float64 would draw other numbers, so other digits.
+    """
+    threads, dtype = torch.get_num_threads(), torch.get_default_dtype()
+    torch.set_num_threads(1)
+    torch.set_default_dtype(torch.float32)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+        torch.set_default_dtype(dtype)
+
+
+def stand_in_digits(seed=0, device="cpu"):
+    """Draw 60,000 training and 10,000 test digits, each as often as in MNIST, in random order.
+
+    Returns (images, labels) for training and (images, labels) for testing, (N, 28, 28) uint8 and
+    (N,) int64 on `device`, drawn from the seeds 2 * seed and 2 * seed + 1.
     """
     sets = []
     for part, counts in enumerate((TRAIN_COUNTS, TEST_COUNTS)):
@@ -179,18 +196,22 @@ def stand_in_digits(seed=0, device="cpu"):
 
 def _check_labels(labels):
     if not isinstance(labels, Tensor) or labels.dtype != torch.int64 or labels.dim() != 1:
-        found = f"{labels.dtype} {tuple(labels.shape)}" if isinstance(labels, Tensor) else type(labels).__name__
-        raise ValueError(f"labels: expected a one-dimensional int64 tensor, found {found}")
+        raise ValueError("labels: expected a one-dimensional int64 tensor, "
+                         f"found {shape_of(labels)}")
     if len(labels) and not 0 <= labels.min() <= labels.max() <= 9:
-        raise ValueError(f"labels: expected digits 0..9, found {labels.min().item()}..{labels.max().item()}")
+        raise ValueError("labels: expected digits 0..9, "
+                         f"found {labels.min().item()}..{labels.max().item()}")
 
 
 class PenTable(NamedTuple):
-    """`SHAPES` as tensors. A line point is a weighted mean of four control points: `weights` of those in `taps`."""
+    """`SHAPES` as tensors; a line point is a weighted mean of four control points.
+
+    `weights` are those of the four in `taps`.
+    """
 
     digit: Tensor  # (W,) int64
     share: Tensor  # (W,)
-    control: Tensor  # (W, C, 2), the middle of the unit square at 0; a way with fewer points is filled up with zeros
+    control: Tensor  # (W, C, 2), the unit square's middle at 0; where a way has fewer points, zeros
     shake: Tensor  # (W, C, 1)
     taps: Tensor  # (W, P, 4) int64
     weights: Tensor  # (W, P, 4)
@@ -200,33 +221,36 @@ def pen_table():
     """Read `SHAPES` into a `PenTable`."""
     digit, share = torch.tensor([row[:2] for row in SHAPES]).T
     columns = zip(*(_way(*strokes) for _, _, *strokes in SHAPES), strict=True)
-    return PenTable(digit, share, *(nn.utils.rnn.pad_sequence(column, batch_first=True) for column in columns))
+    return PenTable(digit, share, *(pad_sequence(column, batch_first=True) for column in columns))
 
 
 def _way(*strokes, fine=33):
-    """Control points of a way, how far they shake, and the taps and weights of line points at equal distances."""
-    strokes = [[tuple(map(int, point.split(","))) for point in stroke.split()] for stroke in strokes]
+    """A way's control points, how far they shake, the taps and weights of evenly spaced points."""
+    strokes = [[tuple(map(int, point.split(","))) for point in way.split()] for way in strokes]
     written = [point for stroke in strokes for point in stroke]
     points = list(dict.fromkeys(written))
-    free_ends = {end for stroke in strokes for end in (stroke[0], stroke[-1]) if written.count(end) == 1}
-    shake = torch.tensor([[SHAKE_END if point in free_ends else SHAKE] for point in points])
+    ends = {end for stroke in strokes for end in (stroke[0], stroke[-1]) if written.count(end) == 1}
+    shake = torch.tensor([[SHAKE_END if point in ends else SHAKE] for point in points])
     control = torch.tensor(points) / 100 - 0.5
     taps, weights, steps = [], [], []
     for stroke in strokes:
-        pieces = torch.tensor([points.index(point) for point in (stroke[0], *stroke, stroke[-1])]).unfold(0, 4, 1)
+        numbers = [points.index(point) for point in (stroke[0], *stroke, stroke[-1])]
+        pieces = torch.tensor(numbers).unfold(0, 4, 1)
         taps.append(pieces.repeat_interleave(fine, 0))
         weights.append(_catmull_rom(fine).repeat(len(pieces), 1))
         line = (weights[-1][..., None] * control[taps[-1]]).sum(1)
-        steps.append(F.pad((line[1:] - line[:-1]).norm(dim=1), (1, 0)))  # 0 first: the lifted pen covers no distance
+        moved = (line[1:] - line[:-1]).norm(dim=1)
+        steps.append(F.pad(moved, (1, 0)))  # 0 first: the lifted pen covers no distance
     distance = torch.cat(steps).cumsum(0)
     even = torch.searchsorted(distance, distance[-1] * torch.linspace(0, 1, LINE_POINTS))
     return control, shake, torch.cat(taps)[even], torch.cat(weights)[even]
 
 
 def _catmull_rom(steps):
-    """Weights of four neighbouring control points, (steps, 4), on the way from the second to the third."""
+    """Weights of four neighbours, (steps, 4), on the way from the second to the third."""
     t = torch.linspace(0, 1, steps)
-    return torch.stack([-t + 2 * t**2 - t**3, 2 - 5 * t**2 + 3 * t**3, t + 4 * t**2 - 3 * t**3, t**3 - t**2], 1) / 2
+    four = -t + 2 * t**2 - t**3, 2 - 5 * t**2 + 3 * t**3, t + 4 * t**2 - 3 * t**3, t**3 - t**2
+    return torch.stack(four, 1) / 2
 
 
 def _vary(generator, *shape):
@@ -235,9 +259,11 @@ def _vary(generator, *shape):
 
 
 def choose_ways(table, labels, generator):
-    """A way of writing for each label, as common as its share says: (N,) row numbers of the table."""
+    """A way of writing for each label, by their shares: (N,) row numbers of the table."""
+    if not len(labels):
+        return labels
     odds = torch.where(table.digit == torch.arange(10)[:, None], table.share, 0).float()  # (10, W)
-    return torch.multinomial(odds[labels], 1, generator=generator)[:, 0] if len(labels) else labels
+    return torch.multinomial(odds[labels], 1, generator=generator)[:, 0]
 
 
 def move_points(table, way, generator):
@@ -246,12 +272,14 @@ def move_points(table, way, generator):
     n = len(points)
     freedom = torch.tensor(FREEDOM)[table.digit[way], None, None]
     points = points + freedom * table.shake[way] * _vary(generator, *points.shape)
-    points = points + freedom * STRETCH * _vary(generator, n, 1, 2) * (points**2 - 0.15)  # 0.15: their middle stays
+    stretched = points**2 - 0.15  # 0.15: their middle stays
+    points = points + freedom * STRETCH * _vary(generator, n, 1, 2) * stretched
     for size in (1.0, 0.5):  # a long wave and one half as long and half as high
-        waves = 2.5 / size * torch.randn(n, 2, 2, generator=generator)  # radians in one unit to the right, one down
+        waves = 2.5 / size * torch.randn(n, 2, 2, generator=generator)  # radians a unit
         phase = 2 * math.pi * torch.rand(n, 1, 2, generator=generator)
         height = freedom * WARP * size * _vary(generator, n, 1, 2)
-        points = points + height * torch.sin((points[:, :, None] * waves[:, None]).sum(-1) + phase)
+        along = (points[:, :, None] * waves[:, None]).sum(-1)
+        points = points + height * torch.sin(along + phase)
     return points
 
 
@@ -271,7 +299,7 @@ def lean(line, generator):
 
 
 def press(line, generator):
-    """The pen's radius in pixels, (N, 1), and the factor by which it swells along the line, (N, P)."""
+    """The pen's radius in pixels, (N, 1), and the factor by which it swells on its way, (N, P)."""
     n, p, _ = line.shape
     radius = RADIUS * torch.exp(RADIUS_SPREAD * torch.randn(n, 1, generator=generator))
     waves, phase = torch.rand(2, n, 1, generator=generator)
@@ -280,113 +308,30 @@ def press(line, generator):
 
 
 def fit_to_box(line, radius):
-    """Scale each line until its ink is as long as the box, and put it in the middle: pixels from the box's corner."""
+    """Scale each line until its ink is as long as the box, in pixels from the box's corner."""
     low, high = line.aminmax(dim=1, keepdim=True)
     scale = (BOX - 2 * radius[..., None]) / (high - low).amax(-1, keepdim=True)
     return (line - (low + high) / 2) * scale + BOX / 2
 
 
 def ink(line, radius, pressure):
-    """Ink each pixel of the box by its distance to the line, counted in radii of the pen: (N, P, 2) -> (N, B, B)."""
+    """Ink each pixel by its distance to the line, in radii of the pen: (N, P, 2) -> (N, B, B)."""
     pixel = torch.arange(BOX, device=line.device) + 0.5
     reach = (radius * pressure)[:, None]
-    dx, dy = (((pixel[:, None] - along[:, None]) / reach) ** 2 for along in line.unbind(-1))  # (N, B, P) each
-    distance = (dy[:, :, None] + dx[:, None]).amin(-1).sqrt()  # (N, B, B)
+    dx, dy = (((pixel[:, None] - along[:, None]) / reach) ** 2 for along in line.unbind(-1))
+    distance = (dy[:, :, None] + dx[:, None]).amin(-1).sqrt()  # (N, B, P) each -> (N, B, B)
     grey = (1 - distance) * radius[..., None] / EDGE + 0.5
     return (255 * grey.clamp(0, 1)).round().to(torch.uint8)
 
 
 def centre(box):
-    """Lay each box into a picture, centre of mass in the middle but for whole pixels: (N, B, B) -> (N, 28, 28)."""
+    """Lay each box into a picture, its mass in the middle: (N, B, B) -> (N, 28, 28)."""
     room = SIDE - BOX
     pixel = torch.arange(BOX, device=box.device)
     # Sums of whole numbers are exact, so no device places a picture elsewhere.
     middle = [(box.sum(other) * pixel).sum(1) / box.sum((1, 2)) for other in (2, 1)]
-    row, col = (((SIDE - 1) / 2 - at).round().clamp(0, room).long() for at in middle)  # where the box's corner goes
+    row, col = (((SIDE - 1) / 2 - mass).round().clamp(0, room).long() for mass in middle)  # corner
     wide = F.pad(box, (room, room, room, room))
     picture = torch.arange(SIDE, device=box.device) + room
     n = torch.arange(len(box), device=box.device)[:, None, None]
     return wide[n, (picture - row[:, None])[:, :, None], (picture - col[:, None])[:, None]]
-
-
-def load_mnist(folder):
-    """Read MNIST, wherever the loaders find it, as `stand_in_digits` would give it."""
-    from cscm77.data.loaders import mnist_loaders
-
-    loaders = mnist_loaders(num_val=0, root=folder, source="mnist", device="cpu")
-    parts = loaders.train.dataset, loaders.test.dataset
-    return tuple((part.pixels[:, 0], part.labels) for part in parts)
-
-
-def train_reader(images, labels, epochs=2, seed=0, batch=128, rate=2e-3):
-    """Train a small CNN to read digits, and leave the global random state as it was."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        reader = nn.Sequential(
-            nn.Conv2d(1, 16, 5, padding=2), nn.ReLU(), nn.MaxPool2d(2),  # (N, 16, 14, 14)
-            nn.Conv2d(16, 32, 5, padding=2), nn.ReLU(), nn.MaxPool2d(2),  # (N, 32, 7, 7)
-            nn.Flatten(), nn.Dropout(0.5), nn.Linear(1568, 100), nn.ReLU(),  # (N, 100)
-            nn.Linear(100, 10),  # (N, 10) logits
-        )  # fmt: skip
-        solver = torch.optim.Adam(reader.parameters(), fused=True)
-        schedule = torch.optim.lr_scheduler.OneCycleLR(solver, rate, epochs * (len(images) // batch))
-        for _ in range(epochs):
-            for rows in torch.randperm(len(images))[: len(images) // batch * batch].split(batch):
-                loss = F.cross_entropy(reader(images[rows, None] / 255), labels[rows])
-                solver.zero_grad()
-                loss.backward()
-                solver.step()
-                schedule.step()
-    return reader.eval()
-
-
-@torch.no_grad()
-def accuracies(reader, images, labels):
-    """Shares of pictures read right, in [0, 1]: a list for the digits 0..9, then for all."""
-    right = (torch.cat([reader(part[:, None] / 255).argmax(1) for part in images.split(1000)]) == labels).float()
-    return [right[labels == digit].mean().item() for digit in range(10)] + [right.mean().item()]
-
-
-def read_both_ways(stand_in, mnist, epochs=2, seed=0):
-    """Train a reader on each training set and test it on the other's test set.
-
-    Returns `accuracies` of the one trained on stand-ins and reading MNIST, then of the other.
-    """
-    from_stand_in, from_mnist = (train_reader(*data[0], epochs=epochs, seed=seed) for data in (stand_in, mnist))
-    return accuracies(from_stand_in, *mnist[1]), accuracies(from_mnist, *stand_in[1])
-
-
-def mean_and_sd(images):
-    """Mean and standard deviation of all pixels on the scale [0, 1]."""
-    share = images.flatten().bincount(minlength=256) / images.numel()
-    level = torch.linspace(0, 1, 256)
-    mean = (share * level).sum()
-    return mean.item(), (share * (level - mean) ** 2).sum().sqrt().item()
-
-
-def main():
-    """Measure the stand-in digits against MNIST."""
-    import argparse
-
-    parser = argparse.ArgumentParser(prog="python -m cscm77.data.strokes", description=main.__doc__)
-    parser.add_argument("--mnist", metavar="DIR", help="folder of MNIST's files; otherwise as for the notebooks")
-    folder = parser.parse_args().mnist
-    start = time.perf_counter()
-    stand_in = stand_in_digits()
-    print(f"drawn: 70,000 digits, seed 0, {time.perf_counter() - start:.1f} s")
-    pictures = torch.cat([images for images, _ in stand_in])
-    print(f"equal to another: {len(pictures) - len({picture.tobytes() for picture in pictures.numpy()})}")
-    print("pixel mean, sd: {:.4f}, {:.4f}".format(*mean_and_sd(stand_in[0][0])), f"(MNIST {MNIST_MEAN}, {MNIST_SD})")
-    try:
-        mnist = load_mnist(folder)
-    except RuntimeError as error:  # MNISTUnavailable
-        raise SystemExit(str(error)) from None
-    results = read_both_ways(stand_in, mnist)
-    print("read right, 2 epochs on 60,000 digits, seed 0:")
-    print("learnt from, tested on" + "".join(f"{digit:>7}" for digit in [*range(10), "all"]))
-    for name, shares in zip(("stand-ins, MNIST", "MNIST, stand-ins"), results, strict=True):
-        print(f"{name:22}" + "".join(f"{share:7.1%}" for share in shares[:10]) + f"{shares[10]:7.2%}")
-
-
-if __name__ == "__main__":
-    main()

@@ -1,18 +1,13 @@
-"""Tests of the stand-in digits: what they promise to whoever takes them for MNIST, and how well they keep it."""
-
-# ruff: noqa: D103
+"""cscm77/data/strokes.py: what the stand-in digits promise to whoever takes them for MNIST."""
 
 import subprocess
 import sys
 
 import pytest
 import torch
-from tiny import TINY_TEST, TINY_TRAIN, blobs
 
-from cscm77.data import mnist as download
 from cscm77.data import strokes
 
-pytestmark = pytest.mark.filterwarnings("error")
 LABELS = torch.arange(10).repeat(500)
 
 
@@ -40,10 +35,10 @@ def test_the_seed_decides_and_the_global_generator_is_left_alone(images):
 
 def test_ink_lies_as_in_mnist(images):
     rows, columns = (images > 0).any(2), (images > 0).any(1)
-    height, width = (28 - hit.int().argmax(1) - hit.flip(1).int().argmax(1) for hit in (rows, columns))
+    height, width = (28 - inked.int().argmax(1) - inked.flip(1).int().argmax(1)
+                     for inked in (rows, columns))
     longer = torch.maximum(height, width)
-    assert longer.max() <= 20
-    assert longer.min() >= 19
+    assert 19 <= longer.min() and longer.max() <= 20
 
     ink, pixel = images.double(), torch.arange(28.0, dtype=torch.float64)
     for along in (ink.sum(2), ink.sum(1)):
@@ -52,11 +47,9 @@ def test_ink_lies_as_in_mnist(images):
 
 
 def test_pixels_are_as_bright_as_mnist(images):
-    mean, sd = strokes.mean_and_sd(images)
-    assert mean == pytest.approx((images.double() / 255).mean().item(), rel=1e-4)
-    assert sd == pytest.approx((images.double() / 255).std().item(), rel=1e-4)
-    assert mean == pytest.approx(strokes.MNIST_MEAN, rel=0.1)
-    assert sd == pytest.approx(strokes.MNIST_SD, rel=0.1)
+    brightness = images.double() / 255
+    assert brightness.mean().item() == pytest.approx(0.1307, rel=0.1)
+    assert brightness.std().item() == pytest.approx(0.3081, rel=0.1)
 
 
 def test_no_two_pictures_are_equal(images):
@@ -83,8 +76,9 @@ def test_the_pen_line_runs_through_the_points_in_small_steps():
     line = strokes.spline(table, way, table.control)
     for number, (_, _, *written) in enumerate(strokes.SHAPES):
         step = (line[number, 1:] - line[number, :-1]).norm(dim=1)
-        assert (step > 0.055).sum() <= len(written) - 1  # about a pixel, but where the pen is lifted
-        points = torch.tensor([[float(x) / 100 - 0.5 for x in point.split(",")] for point in " ".join(written).split()])
+        assert (step > 0.055).sum() <= len(written) - 1  # about a pixel, unless the pen is lifted
+        pairs = [point.split(",") for point in " ".join(written).split()]
+        points = torch.tensor([[float(x), float(y)] for x, y in pairs]) / 100 - 0.5
         assert torch.cdist(points, line[number]).amin(1).max() < 0.03
 
 
@@ -97,16 +91,9 @@ def test_several_ways_of_writing_and_all_of_them_drawn(digit):
     assert len(ways.unique()) >= 4
 
 
-@pytest.mark.parametrize(
-    "labels, found",
-    [
-        (torch.tensor([0, 10]), "0..10"),
-        (torch.tensor([-1, 3]), "-1..3"),
-        (torch.tensor([1.0]), "float32"),
-        (torch.tensor([[1, 2]]), r"\(1, 2\)"),
-        ([1, 2], "list"),
-    ],
-)
+@pytest.mark.parametrize("labels, found", [
+    (torch.tensor([0, 10]), "0..10"), (torch.tensor([-1, 3]), "-1..3"),
+    (torch.tensor([1.0]), "float32"), (torch.tensor([[1, 2]]), r"\(1, 2\)"), ([1, 2], "list")])
 def test_bad_labels(labels, found):
     with pytest.raises(ValueError, match=f"expected .*found .*{found}"):
         strokes.write_digits(labels)
@@ -130,29 +117,19 @@ def test_counts_add_up_to_mnist():
 
 
 def test_importing_loads_no_more_than_torch():
-    heavy = "{'torchvision', 'matplotlib', 'numpy.testing', 'argparse'}"
-    code = f"import sys, torch; had = set(sys.modules); import cscm77.data.strokes; print({heavy} & set(sys.modules) - had)"
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    code = ("import sys, torch; had = set(sys.modules); import cscm77.data.strokes; "
+            "print({'torchvision', 'matplotlib', 'argparse', 'cscm77.data.loaders'} "
+            "& set(sys.modules) - had)")
+    command = [sys.executable, "-c", code]
+    result = subprocess.run(command, capture_output=True, text=True, check=True)
     assert result.stdout == "set()\n"
 
 
-def test_missing_mnist_is_named(tmp_path, monkeypatch):
-    monkeypatch.setattr(download, "mirrors", list)
-    with pytest.raises(download.MNISTUnavailable, match="t10k-labels-idx1-ubyte"):
-        strokes.load_mnist(tmp_path)
-
-
-def test_mnist_is_read_as_bytes(tiny_mnist):
-    (images, labels), (test_images, test_labels) = strokes.load_mnist(tiny_mnist)
-    expected, expected_labels = blobs(TINY_TRAIN, seed=0)
-    assert torch.equal(images, expected) and torch.equal(labels, expected_labels)
-    assert (len(test_images), len(test_labels)) == (TINY_TEST, TINY_TEST)
-
-
-def test_what_is_learnt_from_one_can_be_read_in_the_other(real_mnist, two_threads):
-    mnist = strokes.load_mnist(real_mnist)
-    stand_ins = strokes.stand_in_digits()
-    assert len({image.tobytes() for images, _ in stand_ins for image in images.numpy()}) == 70_000
-    from_stand_ins, from_mnist = strokes.read_both_ways(stand_ins, mnist)
-    assert from_stand_ins[-1] >= 0.93, from_stand_ins
-    assert from_mnist[-1] >= 0.97, from_mnist
+def test_another_default_dtype_draws_the_same_and_stays(images):
+    torch.set_default_dtype(torch.float64)
+    try:
+        again = strokes.write_digits(LABELS[:300], seed=3)
+        assert torch.get_default_dtype() == torch.float64
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert torch.equal(again, strokes.write_digits(LABELS[:300], seed=3))

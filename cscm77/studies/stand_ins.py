@@ -1,0 +1,85 @@
+"""How near the stand-in digits come to MNIST: what a judge that learnt the one reads in the other.
+
+    python -m cscm77.studies.stand_ins --mnist DIR
+
+Takes some minutes without a GPU: two judges are trained, each on 60,000 digits.
+"""
+
+import argparse
+import time
+
+import torch
+
+from cscm77.data.loaders import Digits, mnist_loaders
+from cscm77.data.mnist import MNISTUnavailable
+from cscm77.data.strokes import stand_in_digits
+from cscm77.measure.judge import EPOCHS, Judge, train_judge
+from cscm77.utils import default_device
+
+MNIST_MEAN, MNIST_SD = 0.1307, 0.3081  # of the training pixels on the scale [0, 1]
+
+
+def mean_and_sd(pixels):
+    """Mean and standard deviation, on the scale [0, 1], of pixels that are bytes."""
+    share = pixels.flatten().bincount(minlength=256).double() / pixels.numel()
+    level = torch.linspace(0, 1, 256, dtype=torch.float64, device=pixels.device)
+    mean = (share * level).sum()
+    return mean.item(), (share * (level - mean) ** 2).sum().sqrt().item()
+
+
+def number_of_twins(pixels):
+    """The number of pictures (N, 28, 28) that are equal to an earlier one."""
+    return len(pixels) - len({picture.tobytes() for picture in pixels.cpu().numpy()})
+
+
+def shares_read(learnt_from, tested_on):
+    """The shares of the pictures that a judge reads right, in [0, 1]: of the digits 0 to 9, of all.
+
+    Args:
+        learnt_from: `Digits` that the judge is trained on.
+        tested_on: `Digits` that it reads.
+    """
+    judge = Judge().to(learnt_from.pixels.device)
+    train_judge(judge, learnt_from)
+    labels = tested_on.labels.cpu()
+    right = (judge.read(tested_on.images).labels == labels).double()
+    return [right[labels == digit].mean().item() for digit in range(10)] + [right.mean().item()]
+
+
+def read_both_ways(stand_ins, mnist):
+    """What judges of the one read in the other: {which way: `shares_read`}.
+
+    Args:
+        stand_ins: (training, test) `Digits`.
+        mnist: the same of MNIST.
+    """
+    return {"stand-ins, MNIST": shares_read(stand_ins[0], mnist[1]),
+            "MNIST, stand-ins": shares_read(mnist[0], stand_ins[1])}
+
+
+def main(arguments=None):
+    """Measure the stand-in digits against MNIST."""
+    parser = argparse.ArgumentParser("python -m cscm77.studies.stand_ins", description=main.__doc__)
+    parser.add_argument("--mnist", metavar="DIR", help="MNIST's folder; else as for the notebooks")
+    folder, device = parser.parse_args(arguments).mnist, default_device()
+    try:
+        mnist = mnist_loaders(num_val=0, root=folder, source="mnist", device=device)
+    except MNISTUnavailable as error:
+        raise SystemExit(str(error)) from None
+    start = time.perf_counter()
+    drawn = stand_in_digits(device=device)
+    pixels = torch.cat([pixels for pixels, _ in drawn])
+    print(f"drawn: {len(pixels):,} digits, seed 0, {time.perf_counter() - start:.1f} s")
+    print(f"equal to another: {number_of_twins(pixels)}")
+    print("pixel mean, sd: {:.4f}, {:.4f}".format(*mean_and_sd(drawn[0][0])),
+          f"(MNIST {MNIST_MEAN}, {MNIST_SD})")
+    stand_ins = [Digits(*part, "stand-in digits", device) for part in drawn]
+    results = read_both_ways(stand_ins, (mnist.train.dataset, mnist.test.dataset))
+    print(f"read right by judges of {EPOCHS} epochs, seed 0:")
+    print("learnt from, tested on" + "".join(f"{digit:>7}" for digit in [*range(10), "all"]))
+    for way, (*digits, total) in results.items():
+        print(f"{way:22}" + "".join(f"{share:7.1%}" for share in digits) + f"{total:7.2%}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,396 @@
+"""cscm77/data/mnist.py: every way in which MNIST can fail to arrive; nothing leaves the machine."""
+
+import errno
+import itertools
+import json
+import os
+import re
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import mirror
+import pytest
+import torch
+from tiny import NAMES, NOISE_TEST, NOISE_TRAIN, assert_is_mnist, load, noise, place, tree, zipped
+from torch.utils.data import DataLoader, Subset
+from torchvision.datasets import MNIST
+from torchvision.transforms import ToTensor
+
+from cscm77.data import mnist
+from cscm77.data.loaders import mnist_loaders
+from cscm77.data.mnist import MNISTUnavailable
+
+TRAIN_IMAGES, TRAIN_LABELS, TEST_IMAGES, TEST_LABELS = NAMES
+OUR_FILES = sorted(f"MNIST/raw/{name}{end}" for name in NAMES for end in ("", ".md5"))
+FIRST_LINE = "MNIST: 50 training, 10 validation and 25 test images on cpu, from"
+
+
+def assert_torchvision_reads(folder):
+    for train, number, seed in ((True, NOISE_TRAIN, 1), (False, NOISE_TEST, 2)):
+        theirs, (images, labels) = MNIST(folder, train=train), noise(number, seed)
+        assert torch.equal(theirs.data, images) and torch.equal(theirs.targets, labels)
+
+
+def failing(number):
+    """A function of the system that fails in this way."""
+    def fail(*_, **__):
+        raise OSError(number, os.strerror(number))
+
+    return fail
+
+
+# Files on disk ------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("gz", [False, True], ids=["plain", "gz"])
+@pytest.mark.parametrize("layout", ["MNIST/raw", "raw", "."])
+def test_every_layout_is_found(files, tmp_path, capsys, layout, gz):
+    place(files, tmp_path / layout, gz)
+    assert_is_mnist(load(root=tmp_path))
+    assert capsys.readouterr().out == f"{FIRST_LINE} the root argument\n"
+
+
+def test_files_may_lie_in_several_layouts_and_forms_whatever_their_names_say(files, tmp_path):
+    place({TRAIN_IMAGES: files[TRAIN_IMAGES]}, tmp_path / "MNIST" / "raw")
+    place({TRAIN_LABELS: files[TRAIN_LABELS]}, tmp_path / "raw", gz=True)
+    place({f"{TEST_IMAGES}.gz": files[TEST_IMAGES]}, tmp_path)  # not zipped
+    place({TEST_LABELS: zipped(files[TEST_LABELS])}, tmp_path / "raw")
+    assert_is_mnist(load(root=tmp_path))
+
+
+def test_the_argument_goes_before_mnist_dir_and_that_before_mnist_data(
+        files, tmp_path, home, monkeypatch, capsys):
+    origins = []
+    shared, mine = tmp_path / "shared", tmp_path / "mine"
+    monkeypatch.setenv("MNIST_DIR", str(shared))
+    for folder, root in ((home, None), (shared, None), (mine, mine)):
+        place(files, folder)
+        assert_is_mnist(load(root=root))
+        origins.append(capsys.readouterr().out.splitlines()[-1].partition("from ")[2])
+    assert origins == ["MNIST_data", "MNIST_DIR", "the root argument"]
+
+
+@pytest.mark.parametrize("made", [True, False])
+def test_an_mnist_dir_without_the_files_is_said(files, tmp_path, home, monkeypatch, capsys, made):
+    folder = tmp_path / "mistyped"
+    monkeypatch.setenv("MNIST_DIR", str(folder))
+    if made:
+        folder.mkdir()
+    place(files, home)
+    assert_is_mnist(load())
+    remark = "" if made else f" ({folder}: there is no such folder)"
+    assert capsys.readouterr().out.startswith(
+        f"MNIST_DIR lacks 4 of the 4 files of MNIST{remark}; those come from elsewhere.\n")
+    (home / TEST_IMAGES).unlink()
+    with pytest.raises(MNISTUnavailable) as error:
+        load(source="mnist")
+    assert (f"{folder}: there is no such folder" in str(error.value)) is not made
+
+
+@pytest.mark.parametrize("found", [
+    "train-images.idx3-ubyte", "train-images.idx3-ubyte.gz", "Train-Images-idx3-ubyte",
+    "train_images_idx3_ubyte"])
+def test_a_file_under_nearly_the_right_name_is_named(files, tmp_path, serve, capsys, found):
+    place({**files, found: files[TRAIN_IMAGES]}, tmp_path)
+    (tmp_path / TRAIN_IMAGES).unlink()
+    words = f"{tmp_path / found}: expected the name {TRAIN_IMAGES}, found {found}"
+    with pytest.raises(MNISTUnavailable, match=re.escape(words)):
+        load(source="mnist", root=tmp_path)
+    serve(None)
+    assert_is_mnist(load(root=tmp_path))
+    assert f"Not used: {words}\n" in capsys.readouterr().out
+    assert_is_mnist(load(root=tmp_path))
+    assert "Not used" not in capsys.readouterr().out
+
+
+BROKEN = {
+    "zero length": lambda raw: b"",
+    "truncated": lambda raw: raw[:len(raw) // 2],
+    "one byte more": lambda raw: raw + b"\0",
+    "one bit flipped": lambda raw: raw[:-1] + bytes([raw[-1] ^ 1]),
+    "a web page": lambda raw: b"<!DOCTYPE html><html>Not found</html>",
+    "truncated gzip": lambda raw: zipped(raw)[:-20],
+    "empty gzip": lambda raw: zipped(b""),
+    "gzip of far too much": lambda raw: zipped(raw + bytes(1 << 22)),
+    "only the mark of gzip": lambda raw: b"\x1f\x8b",
+}
+every_damage = pytest.mark.parametrize("damage", BROKEN.values(), ids=BROKEN)
+
+
+@every_damage
+def test_a_broken_file_that_somebody_placed_stays_and_a_good_one_is_fetched(
+        files, tmp_path, serve, capsys, damage):
+    theirs, broken = tmp_path / "MNIST" / "raw" / TRAIN_LABELS, damage(files[TRAIN_LABELS])
+    place({**files, TRAIN_LABELS: broken}, theirs.parent)
+    with pytest.raises(MNISTUnavailable) as error:
+        load(root=tmp_path, source="mnist")
+    assert len(tree(tmp_path)) == 4
+    good, = serve(None)
+    assert_is_mnist(load(root=tmp_path))
+    said, want = capsys.readouterr().out, mnist.FILES[1]
+    words = f"{theirs}: expected {want.size:,} bytes with md5 {want.md5}"
+    assert words in str(error.value) and f"Not used: {words}" in said
+    assert "found" in said and said.count("md5") == 2
+    assert theirs.read_bytes() == broken
+    assert (tmp_path / "raw" / TRAIN_LABELS).read_bytes() == files[TRAIN_LABELS]
+    assert_is_mnist(load(root=tmp_path))
+    assert good.asked == [f"{TRAIN_LABELS}.gz"]
+
+
+def test_swapped_files_are_both_named(files, tmp_path):
+    place({**files, TRAIN_LABELS: files[TEST_LABELS], TEST_LABELS: files[TRAIN_LABELS]}, tmp_path)
+    with pytest.raises(MNISTUnavailable) as error:
+        load(root=tmp_path, source="mnist")
+    for name, size, found in ((TRAIN_LABELS, 68, 33), (TEST_LABELS, 33, 68)):
+        assert f"{tmp_path / name}: expected {size} bytes with md5" in str(error.value)
+        assert f"found {found} bytes with md5" in str(error.value)
+
+
+def test_a_folder_in_the_place_of_a_file(files, tmp_path, capsys, serve):
+    (tmp_path / "MNIST" / "raw" / TRAIN_IMAGES).mkdir(parents=True)
+    serve(None)
+    assert_is_mnist(load(root=tmp_path))
+    said = capsys.readouterr().out
+    assert f"{tmp_path / 'MNIST' / 'raw' / TRAIN_IMAGES}: cannot be read (" in said
+    assert (tmp_path / "raw" / TRAIN_IMAGES).read_bytes() == files[TRAIN_IMAGES]
+
+
+def test_broken_files_in_every_layout_leave_the_good_one_in_memory(files, tmp_path, serve, capsys):
+    for layout in mnist.LAYOUTS:
+        place({TEST_LABELS: b"mine"}, tmp_path / layout)
+    serve(None)
+    assert_is_mnist(load(root=tmp_path))
+    assert f"another {TEST_LABELS} stands in each of the folders" in capsys.readouterr().out
+    for layout in mnist.LAYOUTS:
+        assert (tmp_path / layout / TEST_LABELS).read_bytes() == b"mine"
+
+
+@every_damage
+def test_a_broken_download_of_ours_is_fetched_again(files, home, serve, monkeypatch, damage):
+    good, = serve(None)
+    load()
+    ours, broken = home / "MNIST" / "raw" / TRAIN_IMAGES, damage(files[TRAIN_IMAGES])
+    ours.write_bytes(broken)
+    before = tree(home)
+    with monkeypatch.context() as without_mirrors:
+        without_mirrors.setattr(mnist, "mirrors", list)
+        with pytest.raises(MNISTUnavailable, match="expected 47,056 bytes .*found "):
+            load(source="mnist")
+    assert tree(home) == before  # until there is a better one
+    assert_is_mnist(load())
+    assert good.asked == [f"{name}.gz" for name in (*NAMES, TRAIN_IMAGES)]
+    assert ours.read_bytes() == files[TRAIN_IMAGES]
+    aside, = ours.parent.glob("*.damaged-*")
+    assert aside.read_bytes() == broken
+    assert_torchvision_reads(home)
+
+
+def test_a_half_written_file_under_a_temporary_name_is_never_read(files, home, serve):
+    halves = {f".{name}.1234.unfinished": raw[:50] for name, raw in files.items()}
+    place(halves, home / "MNIST" / "raw")
+    good, = serve(None)
+    assert_is_mnist(load())
+    assert len(good.asked) == 4
+
+
+# Fetching -----------------------------------------------------------------------------------------
+
+FAULTS = {
+    mirror.forbidden: "found status 403",
+    mirror.not_found: "found status 404",
+    mirror.overloaded: "found status 503",
+    mirror.redirected_in_a_circle: "found status 302",
+    mirror.web_page: "bytes with md5 [0-9a-f]{32} \\(a web page\\)",
+    mirror.zipped_web_page: "bytes with md5 [0-9a-f]{32} \\(a web page\\)",
+    mirror.empty: "found 0 bytes with md5",
+    mirror.cut_short: "cut short: expected [0-9,]+ bytes, found [0-9,]+",
+    mirror.cut_short_unnoticed: "does not unzip to it \\(Compressed file ended",
+    mirror.other_bytes: "expected 47,056 bytes with md5 .*, found 47,056 bytes with md5",
+    mirror.damaged_zip: "does not unzip to it \\(CRC check failed",
+    mirror.far_too_long: "does not unzip to it \\(more than 47,056 bytes come out",
+    mirror.no_http: "BadStatusLine",
+    mirror.reset: "Connection(Reset|Aborted)Error|RemoteDisconnected",
+    mirror.silent: "no answer within",
+    mirror.stuck: "no answer within",
+    mirror.dripping_header: "expected the file within .* found 0 bytes by then",
+    mirror.dripping_body: "expected the file within .* found [0-9,]+ bytes by then",
+}
+LIMITS = {mirror.silent: "SILENCE", mirror.stuck: "SILENCE",  # what ends the wait
+          mirror.dripping_header: "FIRST_BYTE", mirror.dripping_body: "WHOLE_FILE"}
+every_fault = pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.__name__)
+
+
+@every_fault
+def test_after_a_bad_mirror_comes_a_good_one(files, home, serve, hurry, capsys, fault):
+    bad, good = serve(fault, None)
+    if fault in LIMITS:
+        hurry(LIMITS[fault], [bad])
+    assert_is_mnist(load())
+    assert capsys.readouterr().out == f"{FIRST_LINE} MNIST_data\n"
+    assert set(bad.asked) == {f"{TRAIN_IMAGES}.gz"}
+    assert good.asked == [f"{name}.gz" for name in NAMES]
+    assert_torchvision_reads(home)
+    assert sorted(tree(home)) == OUR_FILES
+
+
+@every_fault
+def test_when_every_mirror_is_bad_the_error_says_why(home, serve, hurry, fault):
+    servers = serve(fault, fault)
+    if fault in LIMITS:
+        hurry(LIMITS[fault], servers)
+    with pytest.raises(MNISTUnavailable) as error:
+        load(source="mnist")
+    for server in servers:
+        line, = (line for line in str(error.value).splitlines() if server.url in line)
+        assert re.search(FAULTS[fault], line)
+    assert tree(home) == {}
+
+
+def test_a_mirror_that_breaks_half_way_through_the_files_is_left_for_the_next(home, serve):
+    def breaks(handler, body):
+        (mirror.send if len(handler.server.asked) < 3 else mirror.reset)(handler, body)
+
+    serve(breaks)
+    with pytest.raises(MNISTUnavailable):
+        load(source="mnist")
+    assert sorted(tree(home)) == sorted(f"MNIST/raw/{name}{end}" for name in NAMES[:2]
+                                        for end in ("", ".md5"))
+    good = serve(None)[-1]
+    assert_is_mnist(load())
+    assert good.asked == [f"{name}.gz" for name in NAMES[2:]]
+    assert_torchvision_reads(home)
+
+
+def test_a_mirror_may_send_the_files_unzipped_and_a_root_argument_gets_them(
+        tmp_path, home, serve, capsys):
+    serve(mirror.unzipped)
+    assert_is_mnist(load(root=tmp_path / "new"))
+    assert_torchvision_reads(tmp_path / "new")
+    assert not home.exists() and capsys.readouterr().out.endswith("from the root argument\n")
+
+
+@pytest.mark.parametrize("address, why", [
+    ("http://127.0.0.1:1/", "ConnectionRefusedError"), ("no address/", "unknown url type"),
+    ("ftp://127.0.0.1:1/", "refused"), ("http://127.0.0.1:x/", "port")])
+def test_an_address_where_no_server_is(files, monkeypatch, address, why):
+    monkeypatch.setattr(mnist, "mirrors", lambda: [address])
+    with pytest.raises(MNISTUnavailable, match=why):
+        load(source="mnist")
+
+
+def test_a_server_whose_certificate_nobody_signed_is_not_trusted(monkeypatch):
+    context = mnist._certificates()
+    assert context.check_hostname and context.verify_mode.name == "CERT_REQUIRED"
+    pytest.importorskip("certifi")  # which a system without certificates borrows
+    monkeypatch.setattr(mnist.ssl.SSLContext, "load_default_certs", lambda *_: None)
+    assert mnist.ssl.create_default_context().cert_store_stats()["x509_ca"] == 0
+    context = mnist._certificates.__wrapped__()  # without its cache
+    assert context.cert_store_stats()["x509_ca"] > 0
+    assert context.verify_mode.name == "CERT_REQUIRED"
+
+
+def test_mnist_dir_is_searched_but_not_written(files, tmp_path, home, serve, monkeypatch, capsys):
+    shared = tmp_path / "shared"
+    place({TRAIN_IMAGES: files[TRAIN_IMAGES]}, shared)
+    monkeypatch.setenv("MNIST_DIR", str(shared))
+    good, = serve(None)
+    assert_is_mnist(load())
+    assert list(tree(shared)) == [TRAIN_IMAGES] and len(good.asked) == 3
+    assert "MNIST_DIR lacks 3 of the 4 files" in capsys.readouterr().out
+    assert len(tree(home / "MNIST" / "raw")) == 6
+
+
+@pytest.mark.parametrize("function, number", [("replace", errno.EROFS), ("fsync", errno.ENOSPC)])
+def test_a_folder_that_cannot_be_written_leaves_mnist_in_memory(
+        home, serve, monkeypatch, capsys, function, number):
+    good, = serve(None)
+    monkeypatch.setattr(os, function, failing(number))
+    assert_is_mnist(load())
+    said = capsys.readouterr().out
+    words = f"MNIST was fetched, but cannot be kept in {home} ({os.strerror(number)});"
+    assert said.count(words) == 1
+    assert said.endswith("from the network\n") and len(good.asked) == 4
+    assert tree(home) == {}
+
+
+def test_a_file_where_the_folder_should_be(tmp_path, serve, capsys):
+    (tmp_path / "file").write_text("mine")
+    serve(None)
+    assert_is_mnist(load(root=tmp_path / "file"))
+    assert f"cannot be kept in {tmp_path / 'file'} (" in capsys.readouterr().out
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_space_that_runs_out_half_way_leaves_no_half_file(home, serve, monkeypatch):
+    serve(None)
+    synced, fsync = [], os.fsync
+
+    def runs_out(number):
+        synced.append(number)
+        return fsync(number) if len(synced) <= 3 else failing(errno.ENOSPC)()
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", runs_out)
+        assert_is_mnist(load())
+    assert sorted(tree(home)) == sorted(
+        f"MNIST/raw/{name}" for name in (TRAIN_IMAGES, f"{TRAIN_IMAGES}.md5", TRAIN_LABELS))
+    assert_is_mnist(load())
+
+
+CHILD = """
+import json, sys
+from pathlib import Path
+from cscm77.data import mnist
+folder, address, table = json.loads(sys.argv[1])
+mnist.FILES = [mnist.DataFile(*row) for row in table]
+mnist.mirrors = lambda: [address]
+files, origin = mnist.read_mnist([mnist.SearchedFolder("here", Path(folder))])
+assert sorted(files) == sorted(want.name for want in mnist.FILES) and origin == "here", origin
+"""
+
+
+def test_two_processes_may_fetch_at_once(home, serve):
+    together = threading.Barrier(2, timeout=60)
+
+    def wait_for_the_other(handler, body):
+        together.wait()
+        mirror.send(handler, body)
+
+    for name in NAMES[:2]:
+        mnist.keep(home / "MNIST" / "raw" / name, b"a broken download")
+    server, = serve(wait_for_the_other)
+    task = json.dumps([str(home), server.url, mnist.FILES])
+    command = [sys.executable, "-W", "error", "-c", CHILD, task]
+    checkout = Path(mnist.__file__).parents[2]
+    children = [subprocess.Popen(command, cwd=checkout, stderr=subprocess.PIPE) for _ in range(2)]
+    results = [(child.communicate()[1], child.returncode) for child in children]
+    assert results == [(b"", 0)] * 2
+    assert len(server.asked) == 8
+    assert sorted(name for name in tree(home) if "damaged" not in name) == OUR_FILES
+    assert_torchvision_reads(home)
+
+
+def test_the_list_of_mirrors(monkeypatch):
+    monkeypatch.undo()
+    addresses = mnist.mirrors()
+    assert addresses[0] == MNIST.mirrors[0] and addresses[-1] == mnist.SECOND_HOST
+    assert not any("lecun" in address for address in addresses)
+    assert [f"{want.name}.gz" for want in mnist.FILES] == [name for name, _ in MNIST.resources]
+
+
+# Real MNIST ---------------------------------------------------------------------------------------
+
+def test_real_mnist_in_the_order_of_the_stock_loader(real_mnist, tmp_path):
+    ours = mnist_loaders(root=real_mnist, device="cpu", source="mnist").train
+    files, _ = mnist.read_mnist([mnist.SearchedFolder("here", Path(real_mnist))])
+    place(files, tmp_path / "MNIST" / "raw")  # torchvision's layout, whatever that of MNIST_DIR is
+    stock = Subset(MNIST(tmp_path, transform=ToTensor()), range(55_000))
+    theirs = DataLoader(stock, 128, shuffle=True, drop_last=True)
+    assert len(ours) == len(theirs) == 429
+    batches = []
+    for loader in (ours, theirs):
+        torch.manual_seed(0)
+        batches.append(list(itertools.islice(loader, 5)))
+    for (x, y), (their_x, their_y) in zip(*batches, strict=True):
+        assert torch.equal(x, their_x) and torch.equal(y, their_y)

@@ -1,0 +1,72 @@
+"""cscm77/studies/stand_ins.py: how near the stand-in digits come to MNIST, and the command."""
+
+import pytest
+import torch
+from tiny import TINY_TEST, TINY_TRAIN, blobs, noise
+
+from cscm77.data import mnist
+from cscm77.data.loaders import Digits, mnist_loaders
+from cscm77.data.strokes import stand_in_digits
+from cscm77.studies import stand_ins
+
+
+def test_mean_and_sd_are_those_of_all_pixels():
+    pixels, _ = blobs(20, seed=0)
+    values = pixels.double() / 255
+    mean, sd = stand_ins.mean_and_sd(pixels)
+    assert mean == pytest.approx(values.mean().item())
+    assert sd == pytest.approx(values.std(correction=0).item())
+
+
+def test_twins_are_counted():
+    pixels, _ = blobs(20, seed=0)
+    assert stand_ins.number_of_twins(pixels) == 0
+    assert stand_ins.number_of_twins(pixels[torch.tensor([0, 1, 0, 0, 1, 5])]) == 3
+
+
+def test_the_shares_are_those_of_a_judge(monkeypatch):
+    def reads_fives(judge, digits):
+        torch.nn.init.zeros_(judge.head.weight)
+        judge.head.bias.data = torch.eye(10)[5]
+
+    monkeypatch.setattr(stand_ins, "train_judge", reads_fives)
+    digits = Digits(*blobs(50, seed=0), "blobs", "cpu")
+    *each, total = stand_ins.shares_read(digits, digits)
+    assert each == [0.0] * 5 + [1.0] + [0.0] * 4 and total == pytest.approx(0.1)
+
+
+def test_the_command_measures_both_ways(tiny_mnist, monkeypatch, capsys):
+    drawn = noise(TINY_TRAIN, 2), noise(TINY_TEST, 3)
+    monkeypatch.setattr(stand_ins, "stand_in_digits", lambda device: drawn)
+    monkeypatch.setattr(stand_ins, "default_device", lambda: torch.device("cpu"))
+    asked = []
+
+    def shares_read(learnt_from, tested_on):
+        asked.append((learnt_from.name, len(learnt_from), tested_on.name, len(tested_on)))
+        return [0.5] * 10 + [0.25]
+
+    monkeypatch.setattr(stand_ins, "shares_read", shares_read)
+    stand_ins.main(["--mnist", str(tiny_mnist)])
+    assert asked == [("stand-in digits", TINY_TRAIN, "MNIST", TINY_TEST),
+                     ("MNIST", TINY_TRAIN, "stand-in digits", TINY_TEST)]
+    said = capsys.readouterr().out.splitlines()
+    assert said[1].startswith("drawn: 6,500 digits, seed 0, ")
+    assert said[2] == "equal to another: 0" and said[3].endswith("(MNIST 0.1307, 0.3081)")
+    assert said[-2] == "stand-ins, MNIST      " + "  50.0%" * 10 + " 25.00%"
+    assert said[-1].startswith("MNIST, stand-ins ") and len(set(map(len, said[-3:]))) == 1
+
+
+def test_missing_mnist_ends_the_command_with_the_reason(tmp_path, monkeypatch):
+    monkeypatch.setattr(mnist, "mirrors", list)
+    with pytest.raises(SystemExit, match="t10k-labels-idx1-ubyte"):
+        stand_ins.main(["--mnist", str(tmp_path)])
+
+
+def test_what_is_learnt_from_one_can_be_read_in_the_other(real_mnist, two_threads):
+    loaders = mnist_loaders(num_val=0, root=real_mnist, source="mnist", device="cpu")
+    drawn = stand_in_digits()
+    assert stand_ins.number_of_twins(torch.cat([pixels for pixels, _ in drawn])) == 0
+    digits = [Digits(*part, "stand-in digits", "cpu") for part in drawn]
+    results = stand_ins.read_both_ways(digits, (loaders.train.dataset, loaders.test.dataset))
+    assert results["stand-ins, MNIST"][-1] >= 0.97, results
+    assert results["MNIST, stand-ins"][-1] >= 0.985, results
