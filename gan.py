@@ -1,14 +1,15 @@
-"""Generative adversarial networks, fully connected and convolutional (Goodfellow et al., 2014; Radford et al., 2016).
+"""Generative adversarial networks, fully connected and convolutional.
 
-Axes: N images in a batch, D = 784 pixels in [-1, 1], Z = 96 noise dimensions.
-Discriminators give logits (no sigmoid): (N, 1).
+Goodfellow et al. (2014); Radford et al. (2016).
+Axes: N images in a batch, 784 pixels in [-1, 1], Z = 96 noise dimensions.
+Discriminators end in logits (no sigmoid): (N, 1).
 """
-
-import functools
 
 import torch
 from torch import nn
 from torch.nn import functional as F
+
+from cscm77.checks import CheckedSequential, check_scores, check_whole
 
 NOISE_DIM = 96
 IMAGE_SIZE = 28 * 28
@@ -33,10 +34,10 @@ def sample_noise(batch_size, noise_dim, dtype=torch.float, device="cpu"):
         (N, Z).
 
     Raises:
-        ValueError: a size below 1.
+        ValueError: a size that is no positive whole number.
     """
-    if batch_size < 1 or noise_dim < 1:
-        raise ValueError(f"expected batch_size and noise_dim of at least 1, found {batch_size} and {noise_dim}")
+    batch_size = check_whole("batch_size", batch_size)
+    noise_dim = check_whole("noise_dim", noise_dim)
     return 2 * torch.rand(batch_size, noise_dim, dtype=dtype, device=device) - 1
 
 
@@ -44,35 +45,38 @@ def sample_noise(batch_size, noise_dim, dtype=torch.float, device="cpu"):
 
 
 def discriminator():
-    """Score images with fully connected layers: (N, 784) in [-1, 1] -> logits (N, 1); 267,009 parameters.
+    """Score images with fully connected layers: (N, 784) -> logits (N, 1); 267,009 parameters.
 
-    The leak is 0.01: the coursework's list of layers says so, though a sentence below it says 0.001.
+    The leak is 0.01: the coursework's list of layers says so, though a sentence below it says
+    0.001.
     """
-    return _expect_width(nn.Sequential(
+    return CheckedSequential(
         nn.Linear(IMAGE_SIZE, 256),  # 256
         nn.LeakyReLU(LEAK),
         nn.Linear(256, 256),         # 256
         nn.LeakyReLU(LEAK),
         nn.Linear(256, 1),           # 1
-    ), "images", IMAGE_SIZE)
+        expects=("images", IMAGE_SIZE),
+    )
 
 
 def generator(noise_dim=NOISE_DIM):
     """Draw images with fully connected layers: noise (N, Z) -> (N, 784) in [-1, 1]."""
-    _check_noise_dim(noise_dim)
-    return _expect_width(nn.Sequential(
+    noise_dim = check_whole("noise_dim", noise_dim)
+    return CheckedSequential(
         nn.Linear(noise_dim, 1024),   # 1024
         nn.ReLU(),
         nn.Linear(1024, 1024),        # 1024
         nn.ReLU(),
         nn.Linear(1024, IMAGE_SIZE),  # 784
         nn.Tanh(),
-    ), "noise", noise_dim)
+        expects=("noise", noise_dim),
+    )
 
 
 def build_dc_classifier():
-    """Score images with convolutions: (N, 784) in [-1, 1] -> logits (N, 1); 1,102,721 parameters."""
-    network = nn.Sequential(
+    """Score images with convolutions: (N, 784) -> logits (N, 1); 1,102,721 parameters."""
+    return CheckedSequential(
         nn.Unflatten(1, (1, 28, 28)),       # 1, 28, 28
         nn.Conv2d(1, 32, kernel_size=5),    # 32, 24, 24
         nn.LeakyReLU(LEAK),
@@ -84,42 +88,40 @@ def build_dc_classifier():
         nn.Linear(4 * 4 * 64, 4 * 4 * 64),  # 1024
         nn.LeakyReLU(LEAK),
         nn.Linear(4 * 4 * 64, 1),           # 1
+        expects=("images", IMAGE_SIZE),
     )
-    network.to(memory_format=torch.channels_last)  # the same numbers, in the order that convolutions read fastest
-    return _expect_width(network, "images", IMAGE_SIZE)
 
 
 def build_dc_generator(noise_dim=NOISE_DIM):
     """Draw images with transposed convolutions: noise (N, Z) -> (N, 784) in [-1, 1].
 
-    The network of InfoGAN (Chen et al., 2016, appendix C.1). It ends in a Tanh, since the images that D is shown
-    lie in [-1, 1].
+    The network of InfoGAN (Chen et al., 2016, appendix C.1). It ends in a Tanh, since the images
+    that D is shown lie in [-1, 1].
     """
-    _check_noise_dim(noise_dim)
-    network = nn.Sequential(
-        nn.Linear(noise_dim, 1024),       # 1024
+    noise_dim = check_whole("noise_dim", noise_dim)
+    return CheckedSequential(
+        nn.Linear(noise_dim, 1024),     # 1024
         nn.ReLU(),
         nn.BatchNorm1d(1024),
-        nn.Linear(1024, 7 * 7 * 128),     # 6272
+        nn.Linear(1024, 7 * 7 * 128),   # 6272
         nn.ReLU(),
         nn.BatchNorm1d(7 * 7 * 128),
-        nn.Unflatten(1, (128, 7, 7)),     # 128, 7, 7
+        nn.Unflatten(1, (128, 7, 7)),   # 128, 7, 7
         nn.ConvTranspose2d(128, 64, kernel_size=4, stride=2, padding=1),  # 64, 14, 14
         nn.ReLU(),
         nn.BatchNorm2d(64),
         nn.ConvTranspose2d(64, 1, kernel_size=4, stride=2, padding=1),    # 1, 28, 28
         nn.Tanh(),
-        nn.Flatten(),                     # 784
+        nn.Flatten(),                   # 784
+        expects=("noise", noise_dim),
     )
-    network.to(memory_format=torch.channels_last)
-    return _expect_width(network, "noise", noise_dim)
 
 
 # ---------------------------------------------------------------- losses
 
 
 def discriminator_loss(logits_real, logits_fake):
-    """Cross entropy of D, to be minimised: Goodfellow et al. (2014), equation 1, with the sign turned.
+    """Cross entropy of D, to be minimised: Goodfellow et al. (2014), equation 1, sign turned.
 
     Args:
         logits_real: D on real images, (N, 1) or (N,).
@@ -128,14 +130,16 @@ def discriminator_loss(logits_real, logits_fake):
     Returns:
         A scalar tensor: the mean over real images plus the mean over generated ones.
     """
-    _check_not_empty(logits_real=logits_real, logits_fake=logits_fake)
+    check_scores(logits_real=logits_real, logits_fake=logits_fake)
     real = F.binary_cross_entropy_with_logits(logits_real, torch.ones_like(logits_real))
     fake = F.binary_cross_entropy_with_logits(logits_fake, torch.zeros_like(logits_fake))
     return real + fake
 
 
 def generator_loss(logits_fake):
-    """Cross entropy of G in its non-saturating form, -E[log D(G(z))]: Goodfellow et al. (2014), section 3.
+    """Cross entropy of G in its non-saturating form, -E[log D(G(z))].
+
+    Goodfellow et al. (2014), section 3.
 
     Args:
         logits_fake: D on generated images, (N, 1) or (N,).
@@ -143,7 +147,7 @@ def generator_loss(logits_fake):
     Returns:
         A scalar tensor, the mean over the batch.
     """
-    _check_not_empty(logits_fake=logits_fake)
+    check_scores(logits_fake=logits_fake)
     return F.binary_cross_entropy_with_logits(logits_fake, torch.ones_like(logits_fake))
 
 
@@ -157,8 +161,10 @@ def ls_discriminator_loss(scores_real, scores_fake):
     Returns:
         A scalar tensor: half the mean square over real images plus half over generated ones.
     """
-    _check_not_empty(scores_real=scores_real, scores_fake=scores_fake)
-    return 0.5 * (scores_real - 1).square().mean() + 0.5 * scores_fake.square().mean()
+    check_scores(scores_real=scores_real, scores_fake=scores_fake)
+    real = F.mse_loss(scores_real, torch.ones_like(scores_real))
+    fake = F.mse_loss(scores_fake, torch.zeros_like(scores_fake))
+    return 0.5 * real + 0.5 * fake
 
 
 def ls_generator_loss(scores_fake):
@@ -170,39 +176,13 @@ def ls_generator_loss(scores_fake):
     Returns:
         A scalar tensor: half the mean square over the batch.
     """
-    _check_not_empty(scores_fake=scores_fake)
-    return 0.5 * (scores_fake - 1).square().mean()
+    check_scores(scores_fake=scores_fake)
+    return 0.5 * F.mse_loss(scores_fake, torch.ones_like(scores_fake))
 
 
 def get_optimizer(model):
-    """Make the Adam of Radford et al. (2016), with the coursework's rate: 1e-3, betas (0.5, 0.999)."""
+    """The Adam of Radford et al. (2016) at the coursework's rate: 1e-3, betas (0.5, 0.999)."""
     parameters = list(model.parameters())
     # one kernel updates all weights, where the device has it: the same formula, less time
     fused = all(p.device.type in ("cpu", "cuda") for p in parameters)
     return torch.optim.Adam(parameters, lr=1e-3, betas=(0.5, 0.999), fused=fused)
-
-
-# ---------------------------------------------------------------- what is refused, and in which words
-
-
-def _check_noise_dim(noise_dim):
-    if not isinstance(noise_dim, int) or noise_dim < 1:
-        raise ValueError(f"noise_dim: expected a positive integer, found {noise_dim!r}")
-
-
-def _check_not_empty(**scores):
-    for name, values in scores.items():
-        if values.numel() == 0:
-            raise ValueError(f"{name}: expected at least one score, found shape {tuple(values.shape)}")
-
-
-def _expect_width(network, what, width):
-    """Let a network name the width it expected, before a matrix product fails inside torch."""
-    network.register_forward_pre_hook(functools.partial(_check_width, what, width))
-    return network
-
-
-def _check_width(what, width, network, inputs):
-    x = inputs[0]
-    if x.ndim != 2 or x.shape[1] != width or len(x) == 0:
-        raise ValueError(f"{what}: expected shape (N, {width}) with N >= 1, found {tuple(x.shape)}")

@@ -82,7 +82,7 @@ def check_labels(labels, class_size):
         raise ValueError("labels: expected integers of shape (N,), N >= 1, "
                          f"found {labels.dtype} {tuple(labels.shape)}")
     if labels.device.type == "cpu":
-        low, high = _bounds(labels)  # numbers of Python: a byte holds no 300
+        low, high = _bounds(labels.long())
         if low < 0 or high >= class_size:
             raise ValueError(f"labels: expected 0 to {class_size - 1}, found {low} to {high}")
 
@@ -101,12 +101,13 @@ def check_posterior(mu, logvar):
                          f"found {tuple(mu.shape)} and {tuple(logvar.shape)}")
 
 
-def check_reconstruction(x_hat, x, mu):
+def check_reconstruction(x_hat, x, mu, logvar):
     """Refuse shapes that do not match; where looking costs nothing, pixels outside [0, 1]."""
     if x_hat.shape != x.shape or x.ndim == 0 or len(x) == 0 or len(x) != len(mu):
         raise ValueError(
             "expected x_hat and x of one shape, with as many rows as mu and at least one; "
             f"found x_hat {tuple(x_hat.shape)}, x {tuple(x.shape)}, mu {tuple(mu.shape)}")
+    check_posterior(mu, logvar)
     if x.device.type == "cpu":
         check_range("x", x)
         low, high = _bounds(x_hat)
@@ -172,18 +173,21 @@ def check_cond(model, cond):
 
 def check_solver(name, solver, network):
     """Refuse an optimizer that misses what a network has to train, or moves other tensors too."""
+    expected = f"{name}: expected an optimizer of {name[0]}'s parameters, found"
+    if not hasattr(solver, "param_groups"):
+        raise ValueError(f"{expected} {_in_words(solver)}")
     steered = {id(p) for group in solver.param_groups for p in group["params"]}
-    own = dict(network.named_parameters())
-    missing = [key for key, p in own.items() if p.requires_grad and id(p) not in steered]
-    expected = f"{name}: expected an optimizer of {name[0]}'s parameters, found one"
-    if not steered & {id(p) for p in own.values()}:
-        raise ValueError(f"{expected} of other tensors")
-    if missing:
-        raise ValueError(f"{expected} that misses {len(missing)} of {len(own)} "
-                         f"({missing[0]} first): they would never learn")
+    own = {key: p for key, p in network.named_parameters() if p.requires_grad or id(p) in steered}
+    missing = [key for key, p in own.items() if id(p) not in steered]
     others = len(steered - {id(p) for p in own.values()})
+    if own and len(missing) == len(own):
+        raise ValueError(f"{expected} one of other tensors")
+    if missing:
+        raise ValueError(f"{expected} one that misses {len(missing)} of {len(own)} "
+                         f"({missing[0]} first): they would never learn")
     if others:
-        raise ValueError(f"{expected} of {others} other tensors beside: it would move them too")
+        raise ValueError(f"{expected} one of {others} other tensors beside: "
+                         "it would move them too")
 
 
 def check_scalar_loss(name, loss):

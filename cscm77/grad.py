@@ -4,7 +4,7 @@ import torch
 
 
 def rel_error(x, y, eps=1e-10):
-    """Give the largest difference relative to the largest magnitude: max|x - y| / max(clamp(|x| + |y|, eps)).
+    """The largest difference over the largest magnitude: max|x - y| / max(clamp(|x| + |y|, eps)).
 
     Args:
         x: tensor of any shape.
@@ -17,12 +17,13 @@ def rel_error(x, y, eps=1e-10):
     Raises:
         ValueError: shapes that cannot be compared, or nothing to compare.
     """
+    shapes = f"{tuple(x.shape)} and {tuple(y.shape)}"
     try:
         torch.broadcast_shapes(x.shape, y.shape)
     except RuntimeError as error:
-        raise ValueError(f"expected two tensors of one shape, found {tuple(x.shape)} and {tuple(y.shape)}") from error
+        raise ValueError(f"expected two tensors of one shape, found {shapes}") from error
     if x.numel() == 0 or y.numel() == 0:
-        raise ValueError(f"expected at least one value, found shapes {tuple(x.shape)} and {tuple(y.shape)}")
+        raise ValueError(f"expected at least one value, found shapes {shapes}")
     top = (x - y).abs().max().item()
     bottom = (x.abs() + y.abs()).clamp(min=eps).max().item()
     return top / bottom

@@ -170,11 +170,11 @@ def one_hot(labels, class_size, *, like=None):
         ValueError: labels that are not a row of integers, or (on a CPU, where looking costs
             nothing) out of range.
     """
-    labels, class_size = torch.as_tensor(labels), check_whole("class_size", class_size)
+    class_size, labels = check_whole("class_size", class_size), torch.as_tensor(labels)
     check_labels(labels, class_size)
     dtype, device = (torch.float32, labels.device) if like is None else (like.dtype, like.device)
-    classes = torch.arange(class_size, device=device)  # int64, which every class fits
-    return (labels.to(device).unsqueeze(1) == classes).to(dtype)
+    classes = torch.arange(class_size, device=device)  # int64: a byte holds no class 300
+    return (labels.to(device, torch.int64).unsqueeze(1) == classes).to(dtype)
 
 
 @torch.no_grad()
@@ -195,7 +195,7 @@ def initialize_weights(m):
     nn.init.xavier_uniform_(drawn)
     if parametrize.is_parametrized(m, "weight"):
         _assign_weight(m, drawn)
-    elif hasattr(m, "weight_v"):  # nn.utils.weight_norm: weight = g v / |v|
+    elif hasattr(m, "weight_g"):  # nn.utils.weight_norm: weight = g v / |v|
         m.weight_v.copy_(drawn)
         m.weight_g.copy_(drawn.square().sum_to_size(m.weight_g.shape).sqrt())
     else:  # nn.utils.spectral_norm and pruning compute from a weight_orig
@@ -230,7 +230,7 @@ def channels_last(network, optimizer=None):
             kept = optimizer.state.get(p, {}) if optimizer is not None else {}
             same_shape = [v for v in kept.values() if torch.is_tensor(v) and v.shape == p.shape]
             for tensor in (p, *same_shape, *([] if p.grad is None else [p.grad])):
-                tensor.data = tensor.data.contiguous(memory_format=torch.channels_last)
+                tensor.data = tensor.data.to(memory_format=torch.channels_last)
 
 
 def copy_of(network):

@@ -1,19 +1,25 @@
 """gan.py against the numbers of the brief and formulas in float64."""
 
+import warnings
+
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
 import gan
 from cscm77.grad import rel_error
+from cscm77.utils import initialize_weights
 
 FAKE = torch.tensor([-1.80865868, 0.09030055, -0.4428902, -0.07879368, -0.37655044,
                      0.32084742, -0.28590837, 1.01376281, 0.99241439, 0.39394346])
 REAL = torch.tensor([0.93487311, -1.01698916, -0.57304769, -0.88162704, -1.40129389,
                      -1.45395693, -1.54239755, -0.57273325, 0.98584429, 0.13312152])
-NETWORKS = {"discriminator": (gan.discriminator, 267009), "generator(4)": (lambda: gan.generator(4), 1858320),
-            "build_dc_classifier": (gan.build_dc_classifier, 1102721),
-            "build_dc_generator(4)": (lambda: gan.build_dc_generator(4), 6580801)}
+NETWORKS = {"discriminator": (gan.discriminator, 784, 267009),
+            "generator(4)": (lambda: gan.generator(np.int64(4)), 4, 1858320),
+            "build_dc_classifier": (gan.build_dc_classifier, 784, 1102721),
+            "build_dc_generator(4)": (lambda: gan.build_dc_generator(np.int64(4)), 4, 6580801)}
+every_network = pytest.mark.parametrize("build, width, number", NETWORKS.values(), ids=NETWORKS)
 
 
 def test_hello_prints_the_line_of_the_brief(capsys):
@@ -31,24 +37,54 @@ def test_losses_give_the_numbers_of_the_brief(loss, number):
     assert rel_error(torch.tensor(number), loss) < 1e-7
 
 
-@pytest.mark.parametrize("build, number", NETWORKS.values(), ids=NETWORKS)
-def test_networks_have_the_parameters_of_the_brief(build, number):
+@every_network
+def test_networks_have_the_parameters_of_the_brief(build, width, number):
     assert sum(p.numel() for p in build().parameters()) == number
+
+
+@every_network
+def test_networks_are_scripted_sliced_and_double(build, width, number):
+    network, x = build().eval(), torch.rand(3, width)
+    assert torch.equal(network[1:](network[0](x)), network(x))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # newer versions of torch call scripts deprecated
+        assert torch.equal(torch.jit.script(network)(x), network(x))
+    out = network.double()(x.double())
+    assert out.dtype == torch.float64 and gan.generator_loss(out).dtype == torch.float64
+
+
+@pytest.mark.parametrize("build", [gan.build_dc_classifier, gan.build_dc_generator])
+def test_convolutions_are_drawn_in_the_ordinary_order(build):
+    """Glorot's draws fill a channels_last weight in another order: the first step hangs on it."""
+    torch.manual_seed(0)
+    network = build()
+    assert all(p.is_contiguous() for p in network.parameters())
+    torch.manual_seed(1)
+    network.apply(initialize_weights)
+    torch.manual_seed(1)
+    for layer in network:
+        if isinstance(layer, (nn.Linear, nn.ConvTranspose2d)):
+            expected = torch.empty(layer.weight.shape)
+            assert torch.equal(layer.weight, nn.init.xavier_uniform_(expected))
 
 
 @pytest.mark.parametrize("shape", [(50,), (50, 1)])
 def test_losses_equal_their_formulas_in_float64(shape):
-    real, fake = 3 * torch.randn(shape), 3 * torch.randn(shape)
-    d_real, d_fake = torch.sigmoid(real.double()), torch.sigmoid(fake.double())
-    expected = {
-        gan.discriminator_loss: -d_real.log().mean() - (1 - d_fake).log().mean(),
-        gan.ls_discriminator_loss: ((real.double() - 1) ** 2).mean() / 2 + (fake.double() ** 2).mean() / 2,
-    }
-    for loss, value in expected.items():
-        torch.testing.assert_close(loss(real, fake).double(), value, rtol=1e-6, atol=0)
-    torch.testing.assert_close(gan.generator_loss(fake).double(), -d_fake.log().mean(), rtol=1e-6, atol=0)
-    torch.testing.assert_close(gan.ls_generator_loss(fake).double(), ((fake.double() - 1) ** 2).mean() / 2,
-                               rtol=1e-6, atol=0)
+    real, fake = 3 * torch.randn(2, *shape, dtype=torch.float64)
+    d_real, d_fake = torch.sigmoid(real), torch.sigmoid(fake)
+    for loss, scores, expected in (
+            (gan.discriminator_loss, (real, fake),
+             -d_real.log().mean() - (1 - d_fake).log().mean()),
+            (gan.generator_loss, (fake,), -d_fake.log().mean()),
+            (gan.ls_discriminator_loss, (real, fake),
+             ((real - 1) ** 2).mean() / 2 + (fake ** 2).mean() / 2),
+            (gan.ls_generator_loss, (fake,), ((fake - 1) ** 2).mean() / 2)):
+        torch.testing.assert_close(loss(*scores), expected)
+        in_float32 = loss(*(score.float() for score in scores))
+        torch.testing.assert_close(in_float32.double(), expected, rtol=1e-6, atol=0)
+        with torch.autocast("cpu", dtype=torch.bfloat16):  # a sum in bfloat16 has 3 digits
+            assert torch.equal(loss(*(score.float() for score in scores)), in_float32)
+            assert loss(*(score.bfloat16() for score in scores)).dtype == torch.float32
 
 
 def test_cross_entropies_stay_finite_where_a_sigmoid_rounds_to_0_or_1():
@@ -65,7 +101,8 @@ def test_guessing_costs_what_the_theory_says():
 
 def test_losses_of_differing_batches_weigh_both_means_alike():
     real, fake = torch.randn(4), torch.randn(40)
-    torch.testing.assert_close(gan.discriminator_loss(real, fake), gan.discriminator_loss(real.repeat(10), fake))
+    repeated = gan.discriminator_loss(real.repeat(10), fake)
+    torch.testing.assert_close(gan.discriminator_loss(real, fake), repeated)
 
 
 def test_noise_is_uniform_between_minus_1_and_1():
@@ -74,7 +111,8 @@ def test_noise_is_uniform_between_minus_1_and_1():
     assert -1 <= z.min() < -0.999 and 0.999 < z.max() <= 1
     assert z.mean().item() == pytest.approx(0, abs=0.01)
     assert z.var().item() == pytest.approx(1 / 3, rel=0.01)
-    assert gan.sample_noise(2, 3, dtype=torch.float64).dtype == torch.float64
+    z = gan.sample_noise(np.int64(2), np.int64(3), dtype=torch.float64)
+    assert z.shape == (2, 3) and z.dtype == torch.float64
 
 
 @pytest.mark.parametrize("build", [gan.discriminator, gan.build_dc_classifier])
@@ -107,7 +145,8 @@ def test_optimizer_is_the_adam_of_the_brief():
 def test_optimizer_steps_as_the_default_adam_does():
     fused, default = gan.generator(4), gan.generator(4)
     default.load_state_dict(fused.state_dict())
-    solvers = gan.get_optimizer(fused), torch.optim.Adam(default.parameters(), lr=1e-3, betas=(0.5, 0.999))
+    adam = torch.optim.Adam(default.parameters(), lr=1e-3, betas=(0.5, 0.999))
+    solvers = gan.get_optimizer(fused), adam
     for _ in range(5):
         z = gan.sample_noise(16, 4)
         for network, solver in zip((fused, default), solvers, strict=True):
@@ -119,19 +158,25 @@ def test_optimizer_steps_as_the_default_adam_does():
 
 
 BAD_CALLS = {
-    "noise of another width": (lambda: gan.generator()(torch.rand(2, 95)), r"noise.*\(N, 96\).*found \(2, 95\)"),
-    "DC noise of another width": (lambda: gan.build_dc_generator(4)(torch.rand(2, 96)), r"\(N, 4\).*found \(2, 96\)"),
-    "images that are not flat": (lambda: gan.discriminator()(torch.rand(2, 1, 28, 28)), r"found \(2, 1, 28, 28\)"),
-    "DC images of another size": (lambda: gan.build_dc_classifier()(torch.rand(2, 1024)), r"images.*found \(2, 1024\)"),
+    "noise of another width": (lambda: gan.generator()(torch.rand(64, 10)),
+                               r"noise: expected shape \(N, 96\) with N >= 1, found \(64, 10\)"),
+    "DC noise of another width": (lambda: gan.build_dc_generator(4)(torch.rand(2, 96)),
+                                  r"noise.*\(N, 4\).*found \(2, 96\)"),
+    "images that are not flat": (lambda: gan.discriminator()(torch.rand(2, 1, 28, 28)),
+                                 r"images.*found \(2, 1, 28, 28\)"),
+    "DC images of another size": (lambda: gan.build_dc_classifier()(torch.rand(2, 1024)),
+                                  r"images.*found \(2, 1024\)"),
     "no images": (lambda: gan.discriminator()(torch.rand(0, 784)), r"N >= 1.*found \(0, 784\)"),
-    "no noise": (lambda: gan.generator()(torch.rand(0, 96)), r"N >= 1.*found \(0, 96\)"),
-    "no samples": (lambda: gan.sample_noise(0, 96), "at least 1, found 0 and 96"),
-    "noise without width": (lambda: gan.sample_noise(3, 0), "at least 1, found 3 and 0"),
-    "a network for no noise": (lambda: gan.generator(0), "positive integer.*found 0"),
-    "no scores of D": (lambda: gan.discriminator_loss(REAL, FAKE[:0]), r"logits_fake.*found shape \(0,\)"),
-    "no scores for G": (lambda: gan.generator_loss(FAKE[:0]), r"logits_fake.*found shape \(0,\)"),
-    "no scores for least squares": (lambda: gan.ls_discriminator_loss(REAL[:0], FAKE), r"scores_real.*\(0,\)"),
-    "no scores for least squares of G": (lambda: gan.ls_generator_loss(FAKE[:0]), r"scores_fake.*\(0,\)"),
+    "no samples": (lambda: gan.sample_noise(0, 96), "batch_size: expected.*at least 1, found 0"),
+    "noise without width": (lambda: gan.sample_noise(3, 0), "noise_dim: expected.*found 0"),
+    "half a sample": (lambda: gan.sample_noise(2.5, 96), "batch_size: expected.*found 2.5"),
+    "a network for no noise": (lambda: gan.generator(0), "noise_dim.*at least 1, found 0"),
+    "a network for True": (lambda: gan.build_dc_generator(True), "noise_dim.*found True"),
+    "no scores of D": (lambda: gan.discriminator_loss(REAL, FAKE[:0]),
+                       r"logits_fake: expected at least one score, found shape \(0,\)"),
+    "no scores for G": (lambda: gan.generator_loss(FAKE[:0]), "logits_fake"),
+    "no scores for LS": (lambda: gan.ls_discriminator_loss(REAL[:0], FAKE), "scores_real"),
+    "no scores for G of LS": (lambda: gan.ls_generator_loss(FAKE[:0]), "scores_fake"),
 }
 
 

@@ -3,6 +3,7 @@
 import copy
 import pickle
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -34,13 +35,15 @@ def test_reparametrize_gives_the_numbers_of_the_brief():
     reset_seed(0)
     z = reparametrize(torch.zeros(1, 15), torch.ones(1, 15))
     assert z.shape == (1, 15)
-    assert rel_error(z.mean(-1), torch.FloatTensor([-0.4363])) == pytest.approx(5.639056398351415e-05, rel=1e-12)
-    assert rel_error(z.std(-1), torch.FloatTensor([1.6860])) == pytest.approx(7.1412955526273885e-06, rel=1e-12)
+    for found, number, error in ((z.mean(-1), -0.4363, 5.639056398351415e-05),
+                                 (z.std(-1), 1.6860, 7.1412955526273885e-06)):
+        assert rel_error(found, torch.FloatTensor([number])) == pytest.approx(error, rel=1e-12)
 
 
 def test_loss_gives_the_number_of_the_brief():
     loss = loss_function(IMAGE, IMAGE_HAT, torch.ones(1, 15), torch.zeros(1, 15))
-    assert rel_error(torch.tensor(8.5079), loss) == pytest.approx(2.1297676389877955e-06, rel=1e-12)
+    error = rel_error(torch.tensor(8.5079), loss)
+    assert error == pytest.approx(2.1297676389877955e-06, rel=1e-12)
 
 
 def test_the_first_argument_is_the_reconstruction():
@@ -66,14 +69,17 @@ def test_reparametrize_passes_gradients_to_mean_and_variance():
 
 def test_kl_equals_that_of_the_distributions():
     mu, logvar = torch.randn(6, 15), torch.randn(6, 15)
-    expected = kl_of_distributions(Normal(mu.double(), (0.5 * logvar.double()).exp()), Normal(0.0, 1.0))
-    torch.testing.assert_close(kl_divergence(mu, logvar).double(), expected.sum() / 6, rtol=1e-6, atol=0)
+    posterior = Normal(mu.double(), (0.5 * logvar.double()).exp())
+    expected = kl_of_distributions(posterior, Normal(0.0, 1.0)).sum() / 6
+    torch.testing.assert_close(kl_divergence(mu, logvar).double(), expected, rtol=1e-6, atol=0)
 
 
 def test_reconstruction_equals_the_formula_in_float64():
     x, x_hat = images().double(), images().double().clamp(0.01, 0.99)
     expected = -(x * x_hat.log() + (1 - x) * (1 - x_hat).log()).flatten(1).sum(1).mean()
-    torch.testing.assert_close(reconstruction(x_hat.float(), x.float()).double(), expected, rtol=1e-6, atol=0)
+    torch.testing.assert_close(reconstruction(x_hat, x), expected)
+    found = reconstruction(x_hat.float(), x.float()).double()
+    torch.testing.assert_close(found, expected, rtol=1e-6, atol=0)
 
 
 def test_loss_is_the_sum_of_its_named_parts():
@@ -91,27 +97,26 @@ def test_loss_is_a_mean_over_the_batch_and_a_sum_within_an_image():
 
 
 @pytest.mark.parametrize("shape", [(4, 1, 28, 28), (4, 784)])
-def test_shapes_of_the_vae(shape):
-    model = VAE(784, latent_size=7, hidden_dim=20)
-    x_hat, mu, logvar = model(torch.rand(shape))
-    assert x_hat.shape == (4, 1, 28, 28) and mu.shape == logvar.shape == (4, 7)
-    assert (model.input_size, model.latent_size, model.hidden_dim) == (784, 7, 20)
-    assert 0 <= x_hat.min() and x_hat.max() <= 1
-
-
-def test_shapes_of_the_cvae_in_the_order_of_its_arguments():
-    model = CVAE(784, 10, 7)
-    x_hat, mu, logvar = model(images(), labels())
-    assert x_hat.shape == (4, 1, 28, 28) and mu.shape == logvar.shape == (4, 7)
+@pytest.mark.parametrize("kind", [int, np.int64])
+def test_shapes_of_both_models_in_the_order_of_their_arguments(shape, kind):
+    vae, cvae = VAE(kind(784), kind(7), kind(20)), CVAE(kind(784), kind(10), kind(7), kind(20))
+    for model, c in ((vae, ()), (cvae, (labels(),))):
+        x_hat, mu, logvar = model(torch.rand(shape), *c)
+        assert x_hat.shape == (4, 1, 28, 28) and mu.shape == logvar.shape == (4, 7)
+        assert 0 <= x_hat.min() and x_hat.max() <= 1
+        sizes = [model.input_size, model.latent_size, model.hidden_dim, model.num_classes]
+        assert sizes == [784, 7, 20, 10 * len(c)] and {type(size) for size in sizes} == {int}
 
 
 def test_layers_are_those_of_the_brief():
     model = VAE(784, hidden_dim=30)
-    kinds = [type(layer) for layer in model.encoder] + [type(layer) for layer in model.decoder]
-    assert kinds == [nn.Flatten] + [nn.Linear, nn.ReLU] * 3 + [nn.Linear, nn.ReLU] * 3 + [
-        nn.Linear, nn.Sigmoid, nn.Unflatten]
-    sizes = [(layer.in_features, layer.out_features) for layer in model.modules() if isinstance(layer, nn.Linear)]
-    assert sizes == [(784, 30), (30, 30), (30, 30), (30, 15), (30, 15), (15, 30), (30, 30), (30, 30), (30, 784)]
+    kinds = [type(layer) for network in (model.encoder, model.decoder) for layer in network]
+    assert kinds == ([nn.Flatten] + 3 * [nn.Linear, nn.ReLU] + 3 * [nn.Linear, nn.ReLU]
+                     + [nn.Linear, nn.Sigmoid, nn.Unflatten])
+    sizes = [(layer.in_features, layer.out_features) for layer in model.modules()
+             if isinstance(layer, nn.Linear)]
+    assert sizes == [(784, 30), (30, 30), (30, 30), (30, 15), (30, 15),
+                     (15, 30), (30, 30), (30, 30), (30, 784)]
 
 
 def test_the_decoder_is_called_directly():
@@ -147,11 +152,34 @@ def test_a_label_begins_stronger_than_a_pixel_and_a_latent():
         assert ratio.item() == pytest.approx(gain, rel=0.1)
 
 
-def test_every_parameter_learns():
+@pytest.mark.parametrize("build, c", [(VAE, ()), (CVAE, (labels(),))])
+def test_every_parameter_learns_in_float64_too(build, c):
+    x = images().double()
+    torch.set_default_dtype(torch.float64)
+    try:
+        by_default = build(784, hidden_dim=20)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    for model in (by_default, build(784, hidden_dim=20).double()):
+        x_hat, mu, logvar = model(x, *c)
+        loss = loss_function(x_hat, x, mu, logvar)
+        loss.backward()
+        assert loss.dtype == x_hat.dtype == torch.float64
+        assert all(p.grad.abs().sum() > 0 for p in model.parameters())
+        assert loss_function(x_hat, x.float(), mu, logvar).dtype == torch.float64
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_the_loss_is_summed_in_float32_under_autocast(dtype):
     model, x = CVAE(784, hidden_dim=20), images()
-    x_hat, mu, logvar = model(x, labels())
-    loss_function(x_hat, x, mu, logvar).backward()
-    assert all(p.grad.abs().sum() > 0 for p in model.parameters())
+    with torch.autocast("cpu", dtype=dtype):
+        x_hat, mu, logvar = model(x, labels())
+        parts = reconstruction(x_hat, x), kl_divergence(mu, logvar)
+        loss = loss_function(x_hat, x, mu, logvar)
+    assert x_hat.dtype == mu.dtype == dtype and {part.dtype for part in parts} == {torch.float32}
+    torch.testing.assert_close(loss, loss_function(x_hat.float(), x, mu.float(), logvar.float()))
+    loss.backward()
+    assert all(p.grad.isfinite().all() for p in model.parameters())
 
 
 def test_models_can_be_copied_pickled_and_restored():
@@ -163,30 +191,46 @@ def test_models_can_be_copied_pickled_and_restored():
 
 
 def test_a_reconstruction_that_is_nan_is_named():
-    with pytest.raises(FloatingPointError, match="x_hat.*found nan"):
-        loss_function(images() * torch.nan, images(), torch.zeros(4, 2), torch.zeros(4, 2))
+    message = r"x_hat: expected values in \[0, 1\], found nan; a smaller learning rate may help"
+    x_hat = images()
+    x_hat[2, 0, 3, 4] = torch.nan
+    with pytest.raises(FloatingPointError, match=message):
+        loss_function(x_hat, images(), torch.zeros(4, 2), torch.zeros(4, 2))
+
+
+def loss_of(x_hat, x, *shape):
+    return loss_function(x_hat, x, torch.zeros(shape), torch.zeros(shape))
 
 
 BAD_CALLS = {
-    "images of another size": (lambda: VAE(784)(torch.rand(4, 1, 32, 32)), r"784 pixels.*found \(4, 1, 32, 32\)"),
+    "images of another size": (lambda: VAE(784)(torch.rand(4, 1, 32, 32)),
+                               r"784 pixels.*found \(4, 1, 32, 32\)"),
     "no images": (lambda: VAE(784)(torch.rand(0, 784)), r"N >= 1.*found \(0, 784\)"),
     "one image without a batch": (lambda: VAE(784)(torch.rand(784)), r"found \(784,\)"),
-    "latent of another width": (lambda: VAE(784).decoder(torch.randn(2, 14)), r"latent.*\(N, 15\).*found \(2, 14\)"),
-    "latent without label": (lambda: CVAE(784).decoder(torch.randn(2, 15)),
-                             r"latent \(15\) and one-hot label \(10\).*\(N, 25\).*found \(2, 15\)"),
+    "latent of another width": (lambda: VAE(784).decoder(torch.randn(2, 14)),
+                                r"latent.*\(N, 15\).*found \(2, 14\)"),
+    "latent without label": (
+        lambda: CVAE(784).decoder(torch.randn(2, 15)),
+        r"latent \(15\) and one-hot label \(10\).*\(N, 25\).*found \(2, 15\)"),
     "no latents": (lambda: VAE(784).decoder(torch.randn(0, 15)), r"N >= 1.*found \(0, 15\)"),
-    "one-hot of another width": (lambda: CVAE(784)(images(), torch.eye(4)), r"\(4, 10\), found \(4, 4\)"),
-    "labels that are not one-hot": (lambda: CVAE(784)(images(), torch.arange(4)), r"\(4, 10\), found \(4,\)"),
+    "one-hot of another width": (lambda: CVAE(784)(images(), torch.eye(4)),
+                                 r"one-hot labels: expected shape \(4, 10\), found \(4, 4\)"),
+    "labels that are not one-hot": (lambda: CVAE(784)(images(), torch.arange(4)),
+                                    r"\(4, 10\), found \(4,\)"),
     "a label too few": (lambda: CVAE(784)(images(), labels(3)), r"\(4, 10\), found \(3, 10\)"),
-    "mu and logvar that differ": (lambda: reparametrize(torch.zeros(2, 3), torch.zeros(2, 4)), r"3\) and \(2, 4\)"),
-    "x and x_hat that differ": (lambda: loss_function(images(4), images(3), torch.zeros(3, 2), torch.zeros(3, 2)),
+    "mu and logvar that differ": (lambda: reparametrize(torch.zeros(2, 3), torch.zeros(2, 4)),
+                                  r"\(2, 3\) and \(2, 4\)"),
+    "x and x_hat that differ": (lambda: loss_of(images(4), images(3), 3, 2),
                                 r"x_hat \(4, 1, 28, 28\), x \(3, 1, 28, 28\)"),
-    "empty loss": (lambda: loss_function(images(0), images(0), torch.zeros(0, 2), torch.zeros(0, 2)), "at least one"),
-    "images of another range": (lambda: loss_function(images(), 2 * images() - 1, torch.zeros(4, 2), torch.zeros(4, 2)),
+    "a loss of nothing": (lambda: loss_of(images(0), images(0), 0, 2), "at least one"),
+    "images of another range": (lambda: loss_of(images(), 2 * images() - 1, 4, 2),
                                 r"x: expected values in \[0, 1\], found -"),
+    "a reconstruction in logits": (lambda: loss_of(3 * images(), images(), 4, 2),
+                                   r"x_hat: expected values in \[0, 1\], found .* to [23]"),
     "pixels that make no square": (lambda: VAE(783), "square.*found 783"),
-    "no latent": (lambda: VAE(784, latent_size=0), "latent_size: expected a positive integer, found 0"),
+    "no latent": (lambda: VAE(784, 0), "latent_size: expected a whole number.*found 0"),
     "half a hidden unit": (lambda: VAE(784, hidden_dim=0.5), "hidden_dim.*found 0.5"),
+    "True": (lambda: VAE(784, latent_size=True), "latent_size.*found True"),
     "no class": (lambda: CVAE(784, num_classes=0), "num_classes.*found 0"),
 }
 
