@@ -237,7 +237,7 @@ def check_loader(name, loader):
     if hasattr(loader, "_fields"):
         fields = ", ".join(loader._fields)
         found = f"all of {type(loader).__name__}({fields}): pass one of them, such as .train"
-    elif isinstance(loader, (list, tuple)) and any(isinstance(x, torch.Tensor) for x in loader):
+    elif isinstance(loader, (list, tuple)) and loader and isinstance(loader[0], torch.Tensor):
         found = "tensors: pass DataLoader(TensorDataset(images, labels), batch_size)"
     elif isinstance(loader, Dataset) and not isinstance(loader, IterableDataset):
         found = f"the data set {type(loader).__name__}: pass DataLoader(it, batch_size)"
