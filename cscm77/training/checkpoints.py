@@ -62,18 +62,19 @@ def read_checkpoint(path):
     """
     reasons = []
     for candidate in (path, beside(path, PREVIOUS)):
-        if candidate.exists():
-            try:
-                state = _read(candidate)
-            except (OSError, RuntimeError, EOFError, pickle.UnpicklingError, _Damaged) as error:
-                reasons.append(f"{candidate.name} cannot be read: {reason_of(error)}")
-                continue
-            if reasons:
-                warnings.warn(f"{reasons[0]}; going on from {candidate.name}", RuntimeWarning,
-                              stacklevel=2)
-                with suppress(OSError):  # or the next save would put it in the good one's place
-                    os.replace(path, beside(path, ".damaged"))
-            return state
+        try:
+            state = _read(candidate)
+        except (FileNotFoundError, NotADirectoryError):  # or another process is renaming it
+            continue
+        except (OSError, RuntimeError, EOFError, pickle.UnpicklingError, _Damaged) as error:
+            reasons.append(f"{candidate.name} cannot be read: {reason_of(error)}")
+            continue
+        if reasons:
+            warnings.warn(f"{reasons[0]}; going on from {candidate.name}", RuntimeWarning,
+                          stacklevel=2)
+            with suppress(OSError):  # or the next save would put it in the good one's place
+                os.replace(path, beside(path, ".damaged"))
+        return state
     if reasons:
         raise CheckpointError(f"{'; '.join(reasons)}. {START_OVER}")
     return None
