@@ -313,7 +313,7 @@ class EpochRun(Run):
 
 @contextmanager
 def _stoppable(run):
-    """Let Stop (Ctrl-C, the notebook's square) wait for the end of the step; a second is obeyed at once."""
+    """Let Stop (Ctrl-C, the notebook's square) wait for a step's end; a second is obeyed at once."""
     if threading.current_thread() is not threading.main_thread():
         yield  # Python hands signals to the main thread alone
         return
