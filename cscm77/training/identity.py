@@ -169,9 +169,12 @@ def digest_of_items(items, loader):
         set_random_states(states, CPU, loader)
 
 
-def digest_of_weights(networks):
-    """A digest of all weights and statistics of some modules, in the order of their names."""
-    return _digest([part.state_dict() for part in networks if isinstance(part, nn.Module)])
+def digest_of_weights(parts):
+    """A digest of the networks among some parts that one of the optimizers there trains."""
+    trained = {id(p) for part in parts if isinstance(part, torch.optim.Optimizer)
+               for group in part.param_groups for p in group["params"]}
+    return _digest([part.state_dict() for part in parts if isinstance(part, nn.Module)
+                    and any(id(p) in trained for p in part.parameters())])
 
 
 def _digest(value):
