@@ -6,6 +6,7 @@ A checkpoint is a dictionary of plain types and tensors, written by `torch.save`
 """
 
 import io
+import numbers
 import os
 import pickle
 import random
@@ -45,9 +46,19 @@ def write_checkpoint(path, state):
         OSError: it cannot be written; the last one is as it was.
     """
     file = io.BytesIO()
-    torch.save({"format": FORMAT, **state}, file)
+    torch.save(_plain({"format": FORMAT, **state}), file)
     file.write(_checksum(file.getbuffer()))
     write_whole(path, file.getbuffer(), previous=beside(path, PREVIOUS))
+
+
+def _plain(value):
+    """Python's numbers for numpy's, an optimizer's rate perhaps, which no reader would take."""
+    if type(value) is dict:
+        return {key: _plain(item) for key, item in value.items()}
+    if type(value) in (list, tuple):
+        return type(value)(map(_plain, value))
+    numpys = isinstance(value, numbers.Number) and hasattr(value, "item")
+    return value.item() if numpys else value
 
 
 def read_checkpoint(path):

@@ -160,7 +160,8 @@ def test_the_average_is_the_formula_in_float64(monkeypatch):
             old = expected.get(name, value.double())
             expected[name] = decay * old + (1 - decay) * value.double()
     found = average.module.state_dict()
-    assert found["1.num_batches_tracked"] == 30 and found["1.num_batches_tracked"].dtype == torch.int64
+    count = found["1.num_batches_tracked"]
+    assert count == 30 and count.dtype == torch.int64
     for name, value in found.items():
         if value.is_floating_point():
             torch.testing.assert_close(value.double(), expected[name], rtol=1e-5, atol=1e-5)
@@ -195,7 +196,7 @@ def test_a_gan_averages_every_eighth_step_and_trains_as_without(monkeypatch):
         return result
 
     def train(path):
-        return train_gan_to_the_end(path, SMALL, lambda: kills.shuffled(20, 4), batch_size=4)  # 10 steps
+        return train_gan_to_the_end(path, SMALL, lambda: kills.shuffled(20, 4), 4)  # 10 steps
 
     monkeypatch.setattr(helper, "generator_step", step)
     torch.manual_seed(SEED)

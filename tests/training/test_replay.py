@@ -203,7 +203,8 @@ def test_a_stopped_training_goes_on_to_the_same_last_bit(monkeypatch, tmp_path):
 
 GANS = {"fc": (gan.discriminator, gan.generator, gan.discriminator_loss, gan.generator_loss),
         "ls": (gan.discriminator, gan.generator, gan.ls_discriminator_loss, gan.ls_generator_loss),
-        "dc": (gan.build_dc_classifier, gan.build_dc_generator, gan.discriminator_loss, gan.generator_loss)}
+        "dc": (gan.build_dc_classifier, gan.build_dc_generator, gan.discriminator_loss,
+               gan.generator_loss)}
 
 
 def trained_gan(monkeypatch, graphs, name, folder):

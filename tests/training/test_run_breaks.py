@@ -1,4 +1,4 @@
-"""cscm77/training/run.py: Stop, disks that fail, files that are damaged, losses that are no number."""
+"""cscm77/training/run.py: Stop, disks that fail, damaged files, losses that are no number."""
 
 import errno
 import os
@@ -41,7 +41,8 @@ from vae import VAE
 def test_stop_lets_the_step_end_saves_and_says_how_to_go_on(path, monkeypatch, train, step, place):
     monkeypatch.setattr(resume, "SAVE_AFTER", 1000)
     said, steps = stopped(train, path, step)
-    assert said == f"Stopped after {place} of the next; saved in run.pt. Run the cell again to go on"
+    assert said == (f"Stopped after {place} of the next; saved in run.pt. "
+                    "Run the cell again to go on")
     assert steps == step
     assert digest(train, path, OTHER_SEED) == digest(train)
 
