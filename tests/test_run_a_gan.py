@@ -19,15 +19,9 @@ from cscm77.data.loaders import mnist_loaders
 from cscm77.training.checkpoints import read_checkpoint
 from cscm77.utils import reset_seed
 from cscm77_helper import initialize_weights, run_a_gan, train_vae
-from gan import (
-    discriminator,
-    discriminator_loss,
-    generator,
-    generator_loss,
-    get_optimizer,
-    sample_noise,
-)
+from gan import discriminator, discriminator_loss, generator, generator_loss, get_optimizer
 
+sample_noise = gan.sample_noise
 CROSS_ENTROPY = discriminator_loss, generator_loss
 LEAST_SQUARES = gan.ls_discriminator_loss, gan.ls_generator_loss
 DC = gan.build_dc_classifier, gan.build_dc_generator
@@ -35,8 +29,7 @@ DC = gan.build_dc_classifier, gan.build_dc_generator
 
 def brief_gan(D, G, D_solver, G_solver, batches, epochs, losses):
     """The brief's loop, written out: the oracle of run_a_gan. Returns the losses of the steps."""
-    d_loss, g_loss = losses
-    lines = []
+    (d_loss, g_loss), lines = losses, []
     for _ in range(epochs):
         for x, _ in batches:
             D_solver.zero_grad()
