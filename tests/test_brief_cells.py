@@ -1,7 +1,8 @@
 """The cells of the coursework run against these modules, in their order, as students have them.
 
-What differs from the page: the device is chosen once (the page writes 'cuda'), what PyTorch has removed
-(`loader.__iter__().next()`) is written as today, there are fewer epochs and images, and printed checks are asserted.
+What differs from the page: the device is chosen once (the page writes 'cuda'), what PyTorch has
+removed (`loader.__iter__().next()`) is written as today, there are fewer epochs and images, and
+printed checks are asserted.
 """
 
 import pytest

@@ -1,4 +1,4 @@
-"""cscm77_helper.py: its small functions; test_train_vae.py and test_run_a_gan.py have its trainings."""
+"""cscm77_helper.py: its small functions; its trainings have files of their own."""
 
 import subprocess
 import sys

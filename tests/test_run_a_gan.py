@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import torch
 from kills import digest_of, digits, shuffled
+from test_train_vae import LOSSES, ClearingStep, default_dtype, loader, show_bars
 from torch import nn
 from torch.nn.utils import parametrizations
 from torch.utils.data import TensorDataset
-from test_train_vae import LOSSES, ClearingStep, default_dtype, loader, show_bars
 
 import cscm77_helper as helper
 import gan

@@ -18,9 +18,9 @@ class Replayed:
 
     It is replayed only on a GPU, on inputs of one shape, where the optimizer is a fused Adam and
     the step never waits for the device; everywhere else it is taken as it is. The numbers are the
-    same either way. CSCM77_GRAPHS=0 in the environment turns it off: for a step that depends on more
-    than its inputs, the networks, the optimizer and torch's random numbers, a counter of steps for
-    example, since whatever else it reads is recorded as it was.
+    same either way. CSCM77_GRAPHS=0 in the environment turns it off: for a step that depends on
+    more than its inputs, the networks, the optimizer and torch's random numbers, a counter of steps
+    for example, since whatever else it reads is recorded as it was.
 
     Args:
         step: function of tensors that gives tensors; they are good until the next step.

@@ -43,7 +43,7 @@ class Run:
         path: of the checkpoint, or None.
         parts: {name: model or optimizer}, each with `state_dict` and `load_state_dict`.
         journal: what is noted of each step; a `VAEJournal` or `GANJournal`.
-        identity: {field: plain value}, what the run is; a checkpoint that says otherwise is refused.
+        identity: what the run is, {field: plain value}; other checkpoints are refused.
         loader: of the batches.
         device: of the models.
     """
@@ -72,7 +72,6 @@ class Run:
         """
         if self.path is None:
             return False
-        _owners[self.path.absolute()] = self
         remove_unfinished(self.path)
         if fresh:
             kept = set_aside(self.path)
@@ -80,9 +79,11 @@ class Run:
             print(f"Starting over{kept_as}.")
         self._began_from = digest_of_weights(self.parts.values())
         state = read_checkpoint(self.path)
+        if state is not None:
+            check_same_run(self.path, self.identity, state["identity"])
+        _owners[self.path.absolute()] = self  # not of a run that was refused
         if state is None:
             return False
-        check_same_run(self.path, self.identity, state["identity"])
         for name, part in self.parts.items():
             part.load_state_dict(state["parts"][name])
         self.journal.load_state_dict(state["journal"])

@@ -9,7 +9,7 @@ import pytest
 import torch
 from kills import HIDDEN, LATENTS, SEED, digest_of
 from torch import nn
-from trainings import OTHER_SEED, at_step, both, cut_training, digest, small_gan, vae
+from trainings import OTHER_SEED, at_step, both, cut_training, digest, vae
 
 import cscm77_helper as helper
 from cscm77.training.checkpoints import CheckpointError, read_checkpoint, write_checkpoint
@@ -142,6 +142,9 @@ def test_of_two_models_on_one_path_the_older_is_refused_at_its_next_epoch(path):
         helper.train_vae(1, older, kills.shuffled(), checkpoint=path)
     assert path.read_bytes() == before
     helper.train_vae(1, newer, kills.shuffled(), checkpoint=path)  # whoever began last has it
+    with pytest.raises(CheckpointError, match="is the checkpoint of another run"):
+        helper.train_vae(0, VAE(784, LATENTS, 9), kills.shuffled(), checkpoint=path)
+    helper.train_vae(2, newer, kills.shuffled(), checkpoint=path)  # one that is refused does not
 
 
 def test_a_training_cell_that_is_run_again_works_while_the_old_model_is_held(path):
