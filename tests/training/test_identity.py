@@ -16,7 +16,7 @@ import cscm77_helper as helper
 import gan
 from cscm77.training import identity
 from cscm77.training.checkpoints import CheckpointError
-from vae import CVAE, VAE, loss_function, reparametrize
+from vae import CVAE, VAE, loss_function
 
 NETWORK = "Net(\n  (0): Linear(2, 3)\n  (1): Linear(3, 1)\n)"
 
@@ -41,7 +41,6 @@ def test_the_same_run_is_not_refused_nor_one_of_which_less_is_known(path):
     identity.check_same_run(path, fields, {**fields, "digest": None})
     newer = {**fields, "optimizer, decoupled_weight_decay": False}  # since torch 2.6
     identity.check_same_run(path, newer, fields)
-    identity.check_same_run(path, fields, newer)
 
 
 # ---------------------------------------------------------------- VAEs
@@ -267,7 +266,7 @@ class Augmented(Dataset):
 
 class Streamed(IterableDataset):
     def __iter__(self):
-        return iter(list(zip(*kills.digits(80), strict=True)))
+        return zip(*kills.digits(80), strict=True)
 
 
 class WithoutNumbers(Augmented):
@@ -278,17 +277,17 @@ class WithoutNumbers(Augmented):
 
 
 def all_random_states():
-    return torch.get_rng_state(), random.getstate(), str(np.random.get_state())
+    return digest_of([torch.get_rng_state(), random.getstate(), str(np.random.get_state())])
 
 
 @pytest.mark.parametrize("make", [
     Augmented, Streamed, WithoutNumbers, lambda: TensorDataset(*kills.digits(80))])
 def test_taking_a_digest_moves_no_random_number(make):
     loader = DataLoader(make(), 16, generator=torch.Generator())
-    before, own_before = all_random_states(), loader.generator.get_state()
+    before, own = all_random_states(), loader.generator.get_state()
     found = identity.of_data(loader)["digest of some images"]
-    assert digest_of(all_random_states()) == digest_of(before)
-    assert torch.equal(loader.generator.get_state(), own_before)
+    assert all_random_states() == before
+    assert torch.equal(loader.generator.get_state(), own)
     assert (found is None) == (make in (Augmented, Streamed, WithoutNumbers))
 
 
@@ -366,7 +365,6 @@ def test_a_loss_may_draw_random_numbers_when_it_is_asked():
     before = torch.get_rng_state()
     assert identity.value_of(noisy, torch.ones(2)) == identity.value_of(noisy, torch.ones(2))
     assert torch.equal(torch.get_rng_state(), before)
-    assert identity.value_of(reparametrize, torch.zeros(1), torch.zeros(1)) is not None
 
 
 # ---------------------------------------------------------------- another beginning

@@ -76,8 +76,11 @@ def press():
 
 def stopped(train, path, step, act=press, **options):
     """What is said when Stop is pressed in the middle of a step, and how many steps began."""
-    before = signal.getsignal(signal.SIGINT)
-    with at_step(step, act) as steps, pytest.raises(KeyboardInterrupt) as stop:
-        digest(train, path, **options)
-    assert signal.getsignal(signal.SIGINT) is before
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # "&" has it ignored
+    try:
+        with at_step(step, act) as steps, pytest.raises(KeyboardInterrupt) as stop:
+            digest(train, path, **options)
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGINT, before)
     return str(stop.value), steps[0]
