@@ -275,7 +275,7 @@ def run_a_gan(D, G, D_solver, G_solver, discriminator_loss, generator_loss, save
     g_step = Replayed(partial(generator_step, D, G, G_solver, generator_loss), G_solver)
     D.train()
     G.train()
-    with run.under_way(f"{num_epochs} epochs", num_epochs * length_hint(loader_train)):
+    with run.under_way(f"{num_epochs} epochs", int(num_epochs) * length_hint(loader_train)):
         for epoch in run.epochs(num_epochs):
             for x, _ in run.steps(full_batches(loader_train, batch_size)):
                 real = 2 * x.to(device, dtype).flatten(1) - 1  # (N, 784), [0, 1] -> [-1, 1]

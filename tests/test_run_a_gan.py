@@ -297,14 +297,14 @@ def test_autocast_around_a_gan_really_trains(tmp_path, monkeypatch):
 
 
 def test_numpy_s_numbers_are_numbers(tmp_path):
-    for epochs in (1, 2):
-        D, G = discriminator(), generator()
+    for epochs in (1, 2):  # of 140 steps: more than an int8 holds, then more than a uint8
+        D, G = nn.Linear(784, 1), nn.Linear(96, 784)
         d_solver = torch.optim.Adam(D.parameters(), lr=np.float64(0.001))
-        history = small_run(tmp_path, D, G, D_solver=d_solver, num_epochs=np.int64(epochs),
-                            batch_size=np.int32(64), noise_size=np.int16(96),
-                            show_every=np.uint8(2), checkpoint=tmp_path / "run.pt",
-                            score=lambda G: np.float32(1))
-    assert len(history.d_loss) == 8 and read_checkpoint(tmp_path / "run.pt")["epoch"] == 2
+        history = small_run(tmp_path, D, G, D_solver=d_solver, num_epochs=np.int8(epochs),
+                            loader_train=loader(280, 2), batch_size=np.int32(2),
+                            noise_size=np.int16(96), show_every=np.uint8(100),
+                            checkpoint=tmp_path / "run.pt", score=lambda G: np.float32(1))
+    assert len(history.d_loss) == 280 and read_checkpoint(tmp_path / "run.pt")["epoch"] == 2
 
 
 @pytest.mark.parametrize("which", [0, 1])
