@@ -6,7 +6,7 @@ import cscm77_helper as helper
 from cscm77.training import run
 
 
-@pytest.fixture(scope="package", autouse=True)
+@pytest.fixture(scope="module", autouse=True)
 def saves_after_every_step_and_no_pictures():
     """A GAN draws none: they take longer than its steps."""
     with pytest.MonkeyPatch.context() as patch:
