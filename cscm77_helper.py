@@ -1,4 +1,4 @@
-"""What the notebooks call: the loaders, pictures of digits, and the training loops of VAEs and GANs.
+"""What the notebooks call: loaders, pictures of digits, and the training loops of VAEs and GANs.
 
 Axes: N images in a batch, D = 784 pixels, Z latents or noise dimensions, C classes.
 """
@@ -268,14 +268,14 @@ def run_a_gan(D, G, D_solver, G_solver, discriminator_loss, generator_loss, save
     path, device, dtype = Path(save_filename), device_of(G), dtype_of(G)
     if loader_train is None:
         loader_train = mnist_loaders(batch_size, device=device).train
-    run = begin_gan((D, G), (D_solver, G_solver), (discriminator_loss, generator_loss), loader_train,
-                    batch_size, noise_size, num_epochs, checkpoint, fresh, _same_noise(G, noise_size),
-                    show_every, probability, score, _show_progress)
+    run = begin_gan((D, G), (D_solver, G_solver), (discriminator_loss, generator_loss),
+                    loader_train, batch_size, noise_size, num_epochs, checkpoint, fresh,
+                    _same_noise(G, noise_size), show_every, probability, score, _show_progress)
     d_step = Replayed(partial(discriminator_step, D, G, D_solver, discriminator_loss), D_solver)
     g_step = Replayed(partial(generator_step, D, G, G_solver, generator_loss), G_solver)
     D.train()
     G.train()
-    with run.under_way(f"{num_epochs} epochs", num_epochs * length_hint(loader_train)):
+    with run.under_way(f"{num_epochs} epochs", int(num_epochs) * length_hint(loader_train)):
         for epoch in run.epochs(num_epochs):
             for x, _ in run.steps(full_batches(loader_train, batch_size)):
                 real = 2 * x.to(device, dtype).flatten(1) - 1  # (N, 784), [0, 1] -> [-1, 1]

@@ -236,7 +236,7 @@ def _in_the_place_of_a_loader(found):
     kind = type(found).__name__
     if hasattr(found, "_fields"):
         return f"all of {kind}({', '.join(found._fields)}): pass one of them, such as .train"
-    if isinstance(found, (list, tuple)) and any(isinstance(part, torch.Tensor) for part in found):
+    if isinstance(found, (list, tuple)) and found and isinstance(found[0], torch.Tensor):
         return "tensors: pass DataLoader(TensorDataset(images, labels), batch_size)"
     if isinstance(found, Dataset) and not isinstance(found, IterableDataset):
         return f"the data set {kind}: pass DataLoader(it, batch_size)"

@@ -1,9 +1,10 @@
-"""Trainings in child processes that are killed with SIGKILL and resumed; for test_resume.py, and a command to soak:
+"""Trainings in child processes that are killed with SIGKILL and resumed; a command to soak, too:
 
     python tests/kills.py --minutes 10
 
-A server process imports torch once and forks a child for each training, so that a child costs milliseconds. A child
-saves after every step, takes every warning for an error, and leaves a digest of its final state if it gets that far.
+A server process imports torch once and forks a child for each training, so that a child costs
+milliseconds. A child saves after every step, takes every warning for an error, and leaves a digest
+of its final state if it gets that far.
 """
 
 import argparse
@@ -33,11 +34,12 @@ from torch.utils.data import DataLoader, TensorDataset  # noqa: E402
 
 import cscm77_helper as helper  # noqa: E402
 import gan  # noqa: E402
+from cscm77 import files  # noqa: E402
 from cscm77.training import checkpoints  # noqa: E402
 from cscm77.training import run as resume  # noqa: E402
 from vae import CVAE, VAE  # noqa: E402
 
-SEED = 7  # of every training; one that resumes begins with another, since all of its state is to come from the file
+SEED = 7  # of every training; one that resumes has another, and all of its state from the file
 LATENTS, HIDDEN = 4, 24  # of a small VAE
 
 # ---------------------------------------------------------------- trainings
@@ -49,12 +51,12 @@ def digits(n):
 
 
 def shuffled(n=80, batch_size=16, **options):
-    """A stock loader, whose order comes from torch's global random numbers, or from a generator of its own."""
+    """A stock loader, in an order of torch's global random numbers, or of a generator's own."""
     return DataLoader(TensorDataset(*digits(n)), batch_size, shuffle=True, **options)
 
 
 def own_generator(n=80, batch_size=16):
-    """A stock loader with a generator of its own; the child's seed decides how that one begins."""
+    """A stock loader with a generator of its own, which begins as the child's seed says."""
     return shuffled(n, batch_size, generator=torch.Generator().manual_seed(torch.initial_seed()))
 
 
@@ -74,40 +76,41 @@ def everything(*state):
     return state, torch.get_rng_state(), random.getstate()
 
 
-def train_vae_to_the_end(checkpoint, loader=shuffled, cond=False, epochs=3, validate=False, between=lambda: None,
-                         model=None, **options):
-    """Train a small VAE or CVAE, all epochs, and give all of its final state; `between` is called after an epoch."""
+def train_vae_to_the_end(checkpoint, loader=shuffled, cond=False, epochs=3, validate=False,
+                         between=lambda: None, model=None, **options):
+    """All of the final state of a small VAE or CVAE; `between` is called after each epoch."""
     model = model or (CVAE if cond else VAE)(784, latent_size=LATENTS, hidden_dim=HIDDEN)
     batches, history = loader(), []
     val_loader = list(DataLoader(TensorDataset(*digits(40)), 16)) if validate else None
     for epoch in range(epochs):
-        history.append(helper.train_vae(epoch, model, batches, cond, val_loader=val_loader, checkpoint=checkpoint,
-                                        **options))
+        history.append(helper.train_vae(epoch, model, batches, cond, val_loader=val_loader,
+                                        checkpoint=checkpoint, **options))
         between()
-    run = helper._runs[model]
+    run = resume.EpochRun.kept_for(model)
     generator = getattr(batches, "generator", None)
     return everything(model.state_dict(), run.parts["Adam"].state_dict(), history,
                       None if generator is None else generator.get_state())
 
 
 def train_gan_to_the_end(checkpoint, networks, loader=shuffled, batch_size=16, epochs=2, **options):
-    """Train a GAN, all epochs, and give all of its final state."""
+    """All of the final state of a GAN."""
     D, G = (build() for build in networks)
     solvers = gan.get_optimizer(D), gan.get_optimizer(G)
-    history = helper.run_a_gan(D, G, *solvers, gan.discriminator_loss, gan.generator_loss, "no.jpg", show_every=3,
-                               batch_size=batch_size, num_epochs=epochs, loader_train=loader(), checkpoint=checkpoint,
-                               **options)
+    history = helper.run_a_gan(D, G, *solvers, gan.discriminator_loss, gan.generator_loss, "no.jpg",
+                               show_every=3, batch_size=batch_size, num_epochs=epochs,
+                               loader_train=loader(), checkpoint=checkpoint, **options)
     return everything(D.state_dict(), G.state_dict(), *(solver.state_dict() for solver in solvers),
-                      history.d_loss, history.g_loss, history.d_real, history.d_fake, history.strip,
-                      history.G_average.state_dict(), history.G_best)
+                      history.d_loss, history.g_loss, history.d_real, history.d_fake,
+                      history.strip, history.G_average.state_dict(), history.G_best)
 
 
-FC, DC = (gan.discriminator, gan.generator), (gan.build_dc_classifier, gan.build_dc_generator)
+FC = gan.discriminator, gan.generator
+DC = gan.build_dc_classifier, gan.build_dc_generator
 TRAININGS = {
     "VAE": lambda path: train_vae_to_the_end(path, validate=True),  # 15 steps
     "CVAE": lambda path: train_vae_to_the_end(path, own_generator, cond=True),  # 15 steps
     "FC": lambda path: train_gan_to_the_end(path, FC, python_shuffled),  # 10 steps
-    "DC": lambda path: train_gan_to_the_end(path, DC, lambda: shuffled(8, 4), batch_size=4),  # 4 steps
+    "DC": lambda path: train_gan_to_the_end(path, DC, lambda: shuffled(8, 4), 4),  # 4 steps
 }
 
 
@@ -118,7 +121,7 @@ def draw_nothing():
 
 
 def digest_of(value):
-    """Give the SHA-256 of nested containers, numbers and tensors; one changed bit is another digest."""
+    """SHA-256 of nested containers, numbers and tensors: one changed bit is another digest."""
     sha = hashlib.sha256()
     _feed(sha, value)
     return sha.hexdigest()
@@ -126,7 +129,8 @@ def digest_of(value):
 
 def _feed(sha, value):
     if isinstance(value, torch.Tensor):
-        sha.update(f"{value.dtype} {tuple(value.shape)}".encode() + value.detach().contiguous().numpy().tobytes())
+        sha.update(f"{value.dtype} {tuple(value.shape)}".encode())
+        sha.update(value.detach().contiguous().numpy().tobytes())
     elif isinstance(value, dict):
         _feed(sha, list(value.items()))
     elif isinstance(value, (list, tuple)):
@@ -137,16 +141,18 @@ def _feed(sha, value):
         sha.update(f"{value!r};".encode())
 
 
-# ---------------------------------------------------------------- states with one part that is not restored
+# ---------------------------------------------------------------- states with one part lost
 
 
 def _other_random(states, name):
-    other = random.Random(1).getstate() if name == "python" else torch.Generator().manual_seed(1).get_state()
-    return {**states, name: [other[0], list(other[1]), other[2]] if name == "python" else other}
+    if name == "cpu":
+        return {**states, name: torch.Generator().manual_seed(1).get_state()}
+    version, numbers, gauss = random.Random(1).getstate()
+    return {**states, name: [version, list(numbers), gauss]}
 
 
 def _without(state, *keys, value):
-    """Give a copy of a state with another value at a place inside of it."""
+    """A copy of a state with another value at a place inside of it."""
     if len(keys) > 1:
         value = _without(state[keys[0]], *keys[1:], value=value)
     return {**state, keys[0]: value}
@@ -157,9 +163,13 @@ FORGET = {  # what is read from a checkpoint of a VAE, with one part lost
     "Python's random numbers": lambda s: {**s, "random": _other_random(s["random"], "python")},
     "the order of the epoch": lambda s: {**s, "random at the start of the epoch": s["random"]},
     "the moments": lambda s: _without(s, "parts", "Adam", "state", value={}),
-    "the losses so far": lambda s: _without(s, "log", "losses", value=s["log"]["losses"] + 1e-9),
+    "the losses so far": lambda s: _without(
+        s, "journal", "log", "losses", value=s["journal"]["log"]["losses"] + 1e-9),
+    "the epochs so far": lambda s: _without(
+        s, "journal", "epochs", value=[[*e[:1], 0.0, *e[2:]] for e in s["journal"]["epochs"]]),
     "the step": lambda s: {**s, "step": s["step"] - 1},
-    "a weight": lambda s: _without(s, "parts", "model", "mu_layer.bias", value=torch.zeros(LATENTS)),
+    "a weight": lambda s: _without(
+        s, "parts", "model", "mu_layer.bias", value=torch.zeros(LATENTS)),
 }
 
 
@@ -192,10 +202,10 @@ class DyingFile(io.FileIO):
 
 
 def die_at(operation, call):
-    """Let this process be killed in the n-th write of a checkpoint, or before the n-th fsync, replace or save."""
+    """Be killed in the n-th write of a checkpoint, or before the n-th fsync, replace or save."""
     if operation == "write":
         DyingFile.last = call
-        checkpoints.open = DyingFile
+        files.open = DyingFile
         return
     where = resume if operation == "write_checkpoint" else os
     real, calls = getattr(where, operation), itertools.count(1)
@@ -222,7 +232,7 @@ def child(job):
         if job["forget"]:
             resume.read_checkpoint = forgetful(job["forget"])
         path = job["checkpoint"] and Path(job["checkpoint"])
-        seed = job["seed"] if path and checkpoints._exists(path) else SEED
+        seed = job["seed"] if path and checkpoints.exists(path) else SEED
         torch.manual_seed(seed)
         random.seed(seed)
         Path(job["digest"]).write_text(digest_of(TRAININGS[job["training"]](path)))
@@ -234,7 +244,7 @@ def child(job):
 
 
 def serve():
-    """Fork a child for each job on standard input, kill it when its time is over, and say how it ended."""
+    """Fork a child for each job on standard input, kill it at its time, and say how it ended."""
     torch.set_num_threads(1)
     for line in sys.stdin:
         job, start = json.loads(line), time.monotonic()
@@ -243,9 +253,10 @@ def serve():
             child(job)
         if job["after"] is not None:
             time.sleep(job["after"])
-            os.kill(pid, signal.SIGKILL)  # one that has ended already is still there, until it is waited for
+            os.kill(pid, signal.SIGKILL)  # one that has ended is there until it is waited for
         _, status = os.waitpid(pid, 0)
-        print(json.dumps({"code": os.waitstatus_to_exitcode(status), "seconds": time.monotonic() - start}), flush=True)
+        answer = {"code": os.waitstatus_to_exitcode(status), "seconds": time.monotonic() - start}
+        print(json.dumps(answer), flush=True)
 
 
 class Children:
@@ -268,33 +279,35 @@ class Children:
             self.server.stdin.close()
 
     def run(self, training, checkpoint=None, after=None, at=None, forget=None):
-        """Train in a child until it ends or is killed, after some seconds or at a call of an operation.
+        """Train in a child until it ends or is killed, after some seconds or at a call.
 
         Returns:
-            The digest of the final state, or None if the child was killed; the seconds that it took.
+            The digest of the final state, or None if it was killed; the seconds that it took.
 
         Raises:
             AssertionError: it ended in another way; with what it said.
         """
         seed = next(self.jobs)
         log, digest = (self.folder / f"{seed}.{what}" for what in ("log", "digest"))
-        job = {"training": training, "checkpoint": checkpoint and str(checkpoint), "after": after, "at": at,
-               "forget": forget, "seed": seed, "log": str(log), "digest": str(digest)}
+        job = {"training": training, "checkpoint": checkpoint and str(checkpoint), "after": after,
+               "at": at, "forget": forget, "seed": seed, "log": str(log), "digest": str(digest)}
         self.server.stdin.write(json.dumps(job) + "\n")
         self.server.stdin.flush()
         answer = json.loads(self.server.stdout.readline())
-        assert answer["code"] in (0, -signal.SIGKILL), f"{job} ended with {answer['code']}:\n{log.read_text()}"
+        assert answer["code"] in (0, -signal.SIGKILL), f"{job}, {answer}:\n{log.read_text()}"
         return (digest.read_text() if answer["code"] == 0 else None), answer["seconds"]
 
 
 # ---------------------------------------------------------------- series of kills
 
-IN_A_SAVE = [("write", 2), ("fsync", 2), ("replace", 2), ("replace", 3), ("write", 120), ("replace", 1), ("fsync", 1)]
+IN_A_SAVE = [("write", 2), ("fsync", 2), ("replace", 2), ("replace", 3), ("write", 1),
+             ("replace", 1), ("fsync", 1)]
 
 
 class Series:
-    """Kills of one training, run after run, each resumed until it ends; every end is compared with the digest of the
-    same training, never interrupted and without a checkpoint.
+    """Kills of one training, run after run, each resumed until it ends.
+
+    Every end is compared with that of the same training, uninterrupted and without a checkpoint.
 
     Args:
         children: a `Children`.
@@ -327,16 +340,19 @@ class Series:
             at = self.planned.pop(0)
         elif not harmless:
             after = self.rng.uniform(0, self.seconds / 2)
-        left = _changed_at(f"{path}.unfinished")  # by an earlier kill
+        left = _unfinished(path)  # by an earlier kill: so old that the next start removes it
+        for file in left:
+            os.utime(file, (0, 0))
         digest, _ = self.children.run(self.training, path, after=after, at=at)
         self.kills += digest is None
-        self.kills_in_a_save += digest is None and (at is not None or _changed_at(f"{path}.unfinished") > left)
+        in_a_save = at is not None or bool(_unfinished(path) - left)
+        self.kills_in_a_save += digest is None and in_a_save
         return digest
 
     def _ended(self, digest, path):
         self.ends += 1
         self.wrong += digest != self.expected
-        assert not Path(f"{path}.unfinished").exists(), "a finished training leaves no half-written file"
+        assert not _unfinished(path), "a finished training leaves no half-written file"
 
     @contextmanager
     def _checkpoint(self):
@@ -345,22 +361,23 @@ class Series:
         shutil.rmtree(folder)
 
     def __str__(self):
-        return (f"{self.training}: {self.kills} kills, {self.kills_in_a_save} of them in a save; {self.ends} trainings "
-                f"went on to the end, {self.wrong} of them to another one than without a kill")
+        return (f"{self.training}: {self.kills} kills, {self.kills_in_a_save} of them in a save; "
+                f"{self.ends} trainings went on to the end, {self.wrong} of them to another one")
 
 
-def _changed_at(path):
-    return os.stat(path).st_mtime_ns if os.path.exists(path) else 0
+def _unfinished(path):
+    return set(path.parent.glob(f".{path.name}.*{files.UNFINISHED}"))
 
 
 def soak(minutes, seed):
-    """Kill all trainings in turn for so many minutes; gives whether all ends were equal."""
+    """Kill all trainings in turn for so many minutes; whether all ends were equal."""
     until, rng = time.monotonic() + 60 * minutes, random.Random(seed)
     with tempfile.TemporaryDirectory() as folder, Children(folder) as children:
         series = [Series(children, training, rng) for training in TRAININGS]
         while time.monotonic() < until:
             for one in series:
-                one.planned = [(name, rng.randint(1, 9)) for name in ("write", "fsync", "replace", "write_checkpoint")]
+                one.planned = [(name, rng.randint(1, 9))
+                               for name in ("write", "fsync", "replace", "write_checkpoint")]
                 one.go_on(12)
                 print(one, flush=True)
     print(f"{sum(one.kills for one in series)} kills, seed {seed}")
@@ -368,7 +385,7 @@ def soak(minutes, seed):
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description="Kill trainings at random moments, resume them, compare their ends.")
+    parser = argparse.ArgumentParser(description="Kill trainings at random moments.")
     parser.add_argument("--minutes", type=float, default=10)
     parser.add_argument("--seed", type=int, default=0, help="of the moments")
     parser.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)

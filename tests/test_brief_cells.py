@@ -1,7 +1,8 @@
-"""The cells of the coursework run against these modules, in their order and with their names, as students have them.
+"""The cells of the coursework run against these modules, in their order, as students have them.
 
-What differs from the page: the device is chosen once (the page writes 'cuda'), what PyTorch has removed
-(`loader.__iter__().next()`) is written as today, there are fewer epochs and images, and printed checks are asserted.
+What differs from the page: the device is chosen once (the page writes 'cuda'), what PyTorch has
+removed (`loader.__iter__().next()`) is written as today, there are fewer epochs and images, and
+printed checks are asserted.
 """
 
 import pytest
@@ -17,7 +18,8 @@ import matplotlib.pyplot as plt
 import matplotlib.gridspec as gridspec
 from cscm77.grad import rel_error
 from cscm77.utils import reset_seed
-from cscm77_helper import (hello_helper, show_images, count_params, initialize_weights, one_hot, train_vae, run_a_gan)
+from cscm77_helper import (hello_helper, show_images, count_params, initialize_weights, one_hot,
+                           train_vae, run_a_gan)
 hello_helper()
 device, dtype, answers = 'cpu', torch.float, {}
 """
@@ -192,7 +194,7 @@ show_images(G_DC(z).data.cpu())
 
 @pytest.fixture
 def page(tmp_path, tiny_mnist, monkeypatch):
-    """The names that a page has after its set-up, with 300 images in a stock loader over torchvision's MNIST."""
+    """The names that a page has after its set-up, with 300 images in a stock loader."""
     monkeypatch.setenv("MNIST_DIR", str(tiny_mnist))
     monkeypatch.setenv("CSCM77_IMAGES", "300")
     dataset = Subset(MNIST(tiny_mnist, train=True, transform=T.ToTensor()), range(300))
@@ -206,10 +208,12 @@ def test_the_cells_of_the_vae_page(page, tmp_path, capsys):
     for cell in VAE_CELLS:
         exec(cell, page)
     said = capsys.readouterr().out
-    for line in ("Hello from vae.py!", "Mean Error 5.639056398351415e-05", "Std Error 7.1412955526273885e-06",
-                 "Loss error 2.1297676389877955e-06", "Train Epoch: 1 \tLoss: "):
+    for line in ("Hello from vae.py!", "Mean Error 5.639056398351415e-05",
+                 "Std Error 7.1412955526273885e-06", "Loss error 2.1297676389877955e-06",
+                 "Train Epoch: 1 \tLoss: "):
         assert line in said
-    assert {path.name for path in tmp_path.glob("*.jpg")} == {"vae_generation.jpg", "conditional_vae_generation.jpg"}
+    assert {path.name for path in tmp_path.glob("*.jpg")} == {"vae_generation.jpg",
+                                                              "conditional_vae_generation.jpg"}
 
 
 def test_the_cells_of_the_gan_page(page, tmp_path, capsys):
@@ -217,4 +221,5 @@ def test_the_cells_of_the_gan_page(page, tmp_path, capsys):
         exec(cell, page)
     said = capsys.readouterr().out
     assert "All tests passed!" in said and said.count("Iter: 0, D: ") == 3
-    assert {path.name for path in tmp_path.glob("*.jpg")} == {f"{kind}_gan_results.jpg" for kind in ("fc", "ls", "dc")}
+    assert {path.name for path in tmp_path.glob("*.jpg")} == {
+        f"{kind}_gan_results.jpg" for kind in ("fc", "ls", "dc")}

@@ -69,7 +69,7 @@ def begin_gan(networks, solvers, losses, loader, batch_size, noise_size, num_epo
         check_solver(f"{name}_solver", solver, network)
         check_batch_norm(batch_size, network)
         channels_last(network, solver)  # after its weights were drawn, which that would change
-    journal = GANJournal(networks[1], noise, show_every, probability, score, show)
+    journal = GANJournal(networks[1], noise, int(show_every), probability, score, show)
     parts = {**dict(zip("DG", networks, strict=True)), "D_solver": solvers[0],
              "G_solver": solvers[1], **journal.networks()}
     fields = {} if checkpoint is None else identity.of_gan(

@@ -6,6 +6,7 @@ A checkpoint is a dictionary of plain types and tensors, written by `torch.save`
 """
 
 import io
+import numbers
 import os
 import pickle
 import random
@@ -45,9 +46,19 @@ def write_checkpoint(path, state):
         OSError: it cannot be written; the last one is as it was.
     """
     file = io.BytesIO()
-    torch.save({"format": FORMAT, **state}, file)
+    torch.save(_plain({"format": FORMAT, **state}), file)
     file.write(_checksum(file.getbuffer()))
     write_whole(path, file.getbuffer(), previous=beside(path, PREVIOUS))
+
+
+def _plain(value):
+    """Python's numbers for numpy's, an optimizer's rate perhaps, which no reader would take."""
+    if type(value) is dict:
+        return {key: _plain(item) for key, item in value.items()}
+    if type(value) in (list, tuple):
+        return type(value)(map(_plain, value))
+    numpys = isinstance(value, numbers.Number) and hasattr(value, "item")
+    return value.item() if numpys else value
 
 
 def read_checkpoint(path):
@@ -62,18 +73,19 @@ def read_checkpoint(path):
     """
     reasons = []
     for candidate in (path, beside(path, PREVIOUS)):
-        if candidate.exists():
-            try:
-                state = _read(candidate)
-            except (OSError, RuntimeError, EOFError, pickle.UnpicklingError, _Damaged) as error:
-                reasons.append(f"{candidate.name} cannot be read: {reason_of(error)}")
-                continue
-            if reasons:
-                warnings.warn(f"{reasons[0]}; going on from {candidate.name}", RuntimeWarning,
-                              stacklevel=2)
-                with suppress(OSError):  # or the next save would put it in the good one's place
-                    os.replace(path, beside(path, ".damaged"))
-            return state
+        try:
+            state = _read(candidate)
+        except (FileNotFoundError, NotADirectoryError):  # or another process is renaming it
+            continue
+        except (OSError, RuntimeError, EOFError, pickle.UnpicklingError, _Damaged) as error:
+            reasons.append(f"{candidate.name} cannot be read: {reason_of(error)}")
+            continue
+        if reasons:
+            warnings.warn(f"{reasons[0]}; going on from {candidate.name}", RuntimeWarning,
+                          stacklevel=2)
+            with suppress(OSError):  # or the next save would put it in the good one's place
+                os.replace(path, beside(path, ".damaged"))
+        return state
     if reasons:
         raise CheckpointError(f"{'; '.join(reasons)}. {START_OVER}")
     return None

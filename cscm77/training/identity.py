@@ -38,7 +38,8 @@ def check_same_run(path, expected, found):
         CheckpointError: names the first field that differs, with both values.
     """
     for field in [*expected, *(set(found) - set(expected))]:
-        ours, theirs = expected.get(field, "nothing"), found.get(field, "nothing")
+        absent = None if ", " in field else "nothing"  # other torch, other settings of an optimizer
+        ours, theirs = expected.get(field, absent), found.get(field, absent)
         if ours != theirs and ours is not None and theirs is not None:
             raise CheckpointError(f"{path.name} is the checkpoint of another run. {field}: "
                                   f"{_difference(ours, theirs)}. {START_OVER}")
@@ -70,10 +71,10 @@ def of_vae(model, cond, optimizer, functions, loader):
                   for value in (0.5, -0.5))
     loss, reparametrize = functions
     return {"class": type(inner).__name__, "network": str(model), "cond": bool(cond),
-            **of_optimizer("optimizer", optimizer),
+            **of_optimizer("optimizer", optimizer), **data,
             "loss of made-up images": value_of(loss, x_hat, x, mu, logvar),
             "noise of made-up latents": value_of(
-                lambda *posterior: reparametrize(*posterior).sum(), mu, logvar), **data}
+                lambda *posterior: reparametrize(*posterior).sum(), mu, logvar)}
 
 
 def of_gan(networks, solvers, losses, batch_size, noise_size, scored, loader):
@@ -93,9 +94,10 @@ def of_gan(networks, solvers, losses, batch_size, noise_size, scored, loader):
     fields = {name: str(network) for name, network in zip("DG", networks, strict=True)}
     for name, solver in zip("DG", solvers, strict=True):
         fields |= of_optimizer(f"{name}_solver", solver)
-    return {**fields, "loss of D for made-up scores": value_of(d_loss, scores + 1, scores),
-            "loss of G for made-up scores": value_of(g_loss, scores), "noise_size": int(noise_size),
-            "scored": scored, **of_data(loader), "batch size": int(batch_size)}
+    return {**fields, "noise_size": int(noise_size), "scored": scored, **of_data(loader),
+            "batch size": int(batch_size),
+            "loss of D for made-up scores": value_of(d_loss, scores + 1, scores),
+            "loss of G for made-up scores": value_of(g_loss, scores)}
 
 
 def of_optimizer(name, optimizer):
@@ -120,8 +122,10 @@ def _plain(value):
     if isinstance(value, (list, tuple)):
         return [_plain(item) for item in value]
     if isinstance(value, torch.Tensor) and value.numel() == 1:
-        return round(value.item(), 12)
-    return float(value) if isinstance(value, numbers.Real) and not isinstance(value, int) else value
+        value = value.item()
+    if isinstance(value, numbers.Real) and not isinstance(value, int):
+        return float(f"{value:.6g}")  # a tensor's 0.001 is not quite Python's
+    return value
 
 
 def of_data(loader):
@@ -166,9 +170,12 @@ def digest_of_items(items, loader):
         set_random_states(states, CPU, loader)
 
 
-def digest_of_weights(networks):
-    """A digest of all weights and statistics of some modules, in the order of their names."""
-    return _digest([part.state_dict() for part in networks if isinstance(part, nn.Module)])
+def digest_of_weights(parts):
+    """A digest of the networks among some parts that one of the optimizers there trains."""
+    trained = {id(p) for part in parts if isinstance(part, torch.optim.Optimizer)
+               for group in part.param_groups for p in group["params"]}
+    return _digest([part.state_dict() for part in parts if isinstance(part, nn.Module)
+                    and any(id(p) in trained for p in part.parameters())])
 
 
 def _digest(value):

@@ -242,6 +242,7 @@ def drawn_by(G, noise):
         return G(noise).cpu()
 
 
+@torch.no_grad()  # the copy of a scripted network would hang on the network's own weights
 def averaged(generator):
     """A copy of a generator that follows the average of its weights and of its batch statistics.
 

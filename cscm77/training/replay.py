@@ -9,17 +9,18 @@ from contextlib import contextmanager
 
 import torch
 
-WARM_UP = 3  # steps, of a training like all others: libraries set themselves up, and Adam makes its moments
+WARM_UP = 3  # steps, of a training like all others: libraries set themselves up, Adam its moments
 WAITS = "called a synchronizing CUDA operation"  # torch's own words
 
 
 class Replayed:
     """A step that is taken as it is a few times, then recorded, and from there on replayed.
 
-    It is replayed only on a GPU, on inputs of one shape, where every optimizer is a fused Adam and the step never waits
-    for the device; everywhere else it is taken as it is. The numbers are the same either way. CSCM77_GRAPHS=0 in the
-    environment turns it off: for a step that depends on more than its inputs, the networks, the optimizers and torch's
-    random numbers, a counter of steps for example, since whatever else it reads is recorded as it was.
+    It is replayed only on a GPU, on inputs of one shape, where the optimizer is a fused Adam and
+    the step never waits for the device; everywhere else it is taken as it is. The numbers are the
+    same either way. CSCM77_GRAPHS=0 in the environment turns it off: for a step that depends on
+    more than its inputs, the networks, the optimizer and torch's random numbers, a counter of steps
+    for example, since whatever else it reads is recorded as it was.
 
     Args:
         step: function of tensors that gives tensors; they are good until the next step.
@@ -72,7 +73,8 @@ class Replayed:
     def _record(self, inputs):
         """Record the step; nothing of it is carried out yet."""
         self.graph, self.inputs, self.settings = None, [x.clone() for x in inputs], self._settings()
-        graph, stream, random_state = torch.cuda.CUDAGraph(), torch.cuda.current_stream(), torch.cuda.get_rng_state()
+        graph, stream = torch.cuda.CUDAGraph(), torch.cuda.current_stream()
+        random_state = torch.cuda.get_rng_state()
         try:
             with _recordable(self.optimizer), torch.cuda.graph(
                     graph, capture_error_mode="thread_local"):
@@ -82,15 +84,16 @@ class Replayed:
             self.possible = False
             torch.cuda.set_stream(stream)
             _replace_generator(random_state)
-            warnings.warn(f"the step could not be recorded as a CUDA graph, so it is slower: {reason}",
-                          RuntimeWarning, stacklevel=4)
+            warnings.warn("the step could not be recorded as a CUDA graph, so it is slower: "
+                          f"{reason}", RuntimeWarning, stacklevel=4)
 
 
 def _replace_generator(random_state):
-    """Free the global generator from a recording that broke off: it would wait for its end, and draw no more."""
+    """Free the global generator from a recording that broke off: it would draw no more."""
     generator = torch.Generator("cuda")
     generator.set_state(random_state)
-    torch.cuda.default_generators[torch.cuda.current_device()].graphsafe_set_state(generator.graphsafe_get_state())
+    own = torch.cuda.default_generators[torch.cuda.current_device()]
+    own.graphsafe_set_state(generator.graphsafe_get_state())
 
 
 def _alike(some, others):

@@ -43,7 +43,7 @@ class Run:
         path: of the checkpoint, or None.
         parts: {name: model or optimizer}, each with `state_dict` and `load_state_dict`.
         journal: what is noted of each step; a `VAEJournal` or `GANJournal`.
-        identity: what the run is, {field: plain value}: a checkpoint that says otherwise is refused.
+        identity: what the run is, {field: plain value}; other checkpoints are refused.
         loader: of the batches.
         device: of the models.
     """
@@ -72,7 +72,6 @@ class Run:
         """
         if self.path is None:
             return False
-        _owners[self.path.absolute()] = self
         remove_unfinished(self.path)
         if fresh:
             kept = set_aside(self.path)
@@ -80,9 +79,11 @@ class Run:
             print(f"Starting over{kept_as}.")
         self._began_from = digest_of_weights(self.parts.values())
         state = read_checkpoint(self.path)
+        if state is not None:
+            check_same_run(self.path, self.identity, state["identity"])
+        _owners[self.path.absolute()] = self  # not of a run that was refused
         if state is None:
             return False
-        check_same_run(self.path, self.identity, state["identity"])
         for name, part in self.parts.items():
             part.load_state_dict(state["parts"][name])
         self.journal.load_state_dict(state["journal"])
@@ -102,8 +103,8 @@ class Run:
                   "the last digits of what follows may differ.")
         ours, self._began_from = self._began_from, state["began from"]
         if ours not in (self._began_from, digest_of_weights(self.parts.values())):
-            print(f"{self.path.name} began from other weights than these, and goes on with its own; "
-                  "fresh=True trains anew.")
+            print(f"{self.path.name} began from other weights than these, and goes on with its "
+                  "own; fresh=True trains anew.")
 
     def save(self):
         """Write the checkpoint, if there is a path for it; tells whether it was written.
@@ -212,6 +213,7 @@ class Run:
                 self._stop()
             if self.path is not None and time.monotonic() - self._saved_at >= SAVE_AFTER:
                 self.save()
+        self._bar.clear()  # something may be printed of the epoch
 
     def _set_random(self, states):
         if self.path is not None and states is not None:
@@ -282,7 +284,7 @@ class EpochRun(Run):
                 and not (self.broken and self.path is not None))
 
     def begin(self, epoch, loader, identity):
-        """Make ready for an epoch, for what is left of it, or for being asked about one that is done.
+        """Make ready for an epoch, for what is left of it, or for telling of one that is done.
 
         Args:
             epoch: its number; without a path, any number is taken.
@@ -313,7 +315,7 @@ class EpochRun(Run):
 
 @contextmanager
 def _stoppable(run):
-    """Let Stop (Ctrl-C, the notebook's square) wait for the end of the step; a second is obeyed at once."""
+    """Let Stop (Ctrl-C, the notebook's square) wait for a step's end; a second one does not."""
     if threading.current_thread() is not threading.main_thread():
         yield  # Python hands signals to the main thread alone
         return

@@ -1,26 +1,34 @@
-"""cscm77/training/journal.py: what a training leaves beside its networks, against the steps that it was taken from."""
+"""cscm77/training/journal.py: what a training leaves, against the steps that it was taken from."""
 
 import math
 
+import kills
 import pytest
 import torch
+from kills import SEED, digest_of, train_gan_to_the_end
+from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
+from trainings import SMALL
 
 import cscm77_helper as helper
 import gan
-from cscm77_helper import run_a_gan, train_vae, vae_strip
+from cscm77.training import journal
+from cscm77_helper import run_a_gan, train_vae
 from vae import CVAE, VAE
 
 
 def digits(number=64, size=16):
     rng = torch.Generator().manual_seed(0)
-    return DataLoader(TensorDataset(torch.rand(number, 1, 28, 28, generator=rng), torch.arange(number) % 10), size)
+    images = torch.rand(number, 1, 28, 28, generator=rng)
+    return DataLoader(TensorDataset(images, torch.arange(number) % 10), size)
 
 
-def run(folder, losses=(gan.discriminator_loss, gan.generator_loss), num_epochs=2, show_every=3, **options):
+def run(folder, losses=(gan.discriminator_loss, gan.generator_loss), num_epochs=2, show_every=3,
+        **options):
     torch.manual_seed(0)
     D, G = gan.discriminator(), gan.generator()
-    history = run_a_gan(D, G, gan.get_optimizer(D), gan.get_optimizer(G), *losses, folder / "x.png", show_every, 16,
+    solvers = gan.get_optimizer(D), gan.get_optimizer(G)
+    history = run_a_gan(D, G, *solvers, *losses, folder / "x.png", show_every, 16,
                         num_epochs=num_epochs, loader_train=digits(), **options)
     return D, G, history
 
@@ -34,7 +42,8 @@ def test_probabilities_are_those_of_the_scores_that_the_loss_was_taken_on(probab
         return gan.discriminator_loss(real, fake)
 
     _, _, history = run(tmp_path, (loss, gan.generator_loss), probability=probability)
-    assert [history.d_real, history.d_fake] == [pytest.approx(values) for values in zip(*seen, strict=True)]
+    assert history.d_real == pytest.approx([real for real, _ in seen])
+    assert history.d_fake == pytest.approx([fake for _, fake in seen])
     assert len(seen) == 8
 
 
@@ -61,8 +70,8 @@ def test_the_best_generator_is_that_of_the_highest_score(tmp_path):
     assert history.scores == [0.3, 0.9, 0.5] and G.training
     assert all(torch.equal(value, states[1][name]) for name, value in history.G_best.items())
     _, unscored, plain = run(tmp_path, num_epochs=3)
-    assert all(torch.equal(a, b) for a, b in zip(G.parameters(), unscored.parameters(), strict=True))
-    assert plain.scores == [] and all(torch.equal(v, plain.G_best[k]) for k, v in unscored.state_dict().items())
+    assert digest_of(G.state_dict()) == digest_of(unscored.state_dict())
+    assert plain.scores == [] and digest_of(plain.G_best) == digest_of(unscored.state_dict())
 
 
 def test_scores_and_the_best_generator_are_taken_up_from_the_checkpoint(tmp_path):
@@ -85,32 +94,130 @@ def test_a_score_that_is_no_number_stops_with_its_epoch(tmp_path):
 
 
 @pytest.mark.parametrize("make, cond", [(VAE, False), (CVAE, True)])
-def test_a_vae_s_strip_has_the_same_validation_images_after_each_epoch(make, cond, tmp_path):
+def test_an_epoch_keeps_what_became_of_the_first_validation_images(make, cond, tmp_path):
     validation = list(digits(30, 16))
 
     def trained(epochs, checkpoint=None):
         torch.manual_seed(0)
         model = make(784, hidden_dim=16)
-        for epoch in range(epochs):
-            train_vae(epoch, model, digits(), cond=cond, val_loader=validation, checkpoint=checkpoint)
-        return model, vae_strip(model)
+        return model, [train_vae(epoch, model, digits(), cond, val_loader=validation,
+                                 checkpoint=checkpoint).reconstructed for epoch in range(epochs)]
 
     model, strip = trained(3)
-    assert strip.shape == (3, helper.STRIP_SAMPLES, 784)
-    x, labels = next(iter(digits(30, 16)))
+    x, labels = validation[0]
     model.eval()
     torch.manual_seed(0)
     with torch.no_grad():
-        expected = model(*helper.vae_inputs(model, x[:10], labels[:10], cond))[0]
-    torch.testing.assert_close(strip[2], expected.flatten(1))
+        expected = model(*helper.vae_inputs(model, x[:10], labels[:10], cond))[0].flatten(1)
+    assert torch.equal(strip[2], expected) and strip[2].shape == (helper.STRIP_SAMPLES, 784)
+    assert not torch.equal(strip[1], strip[2])
     trained(2, tmp_path / "run.pt")
-    _, resumed = trained(3, tmp_path / "run.pt")
-    torch.testing.assert_close(resumed, strip)
+    assert digest_of(trained(3, tmp_path / "run.pt")[1]) == digest_of(strip)
 
 
-def test_without_validation_images_there_is_no_strip():
-    model = VAE(784, hidden_dim=16)
-    for _ in range(2):
-        with pytest.raises(ValueError, match="trained with a val_loader"):
-            vae_strip(model)
-        train_vae(0, model, digits())
+def test_without_validation_images_nothing_is_kept_of_them():
+    epoch = train_vae(0, VAE(784, hidden_dim=16), digits())
+    assert epoch.val_loss is None and epoch.reconstructed is None
+
+
+def test_losses_that_are_waiting_are_averaged_over_images_and_a_bad_one_is_named():
+    log = journal.LossLog()
+    with pytest.raises(ValueError, match="the loader: expected at least one batch, found none"):
+        log.means()
+    for size, loss in ((3, 1.0), (1, 5.0)):
+        log.add(0, size, torch.tensor(loss), torch.tensor(2 * loss))
+    assert log.means() == [2.0, 4.0] and len(log) == 2
+    log.add(7, 1, torch.tensor(1.0), torch.tensor(torch.inf))
+    with pytest.raises(FloatingPointError, match=r"epoch 7, step 2: .*found \[1.0, inf\]; a small"):
+        log.read()
+
+
+# ---------------------------------------------------------------- the averaged generator
+
+
+def small_generator():
+    return nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Linear(4, 2))
+
+
+def walk(generator, steps):
+    """Change a generator's weights and statistics at random; yields after each step."""
+    for _ in range(steps):
+        with torch.no_grad():
+            for p in generator.parameters():
+                p.add_(torch.randn_like(p))
+        generator.train()(torch.randn(8, 3))
+        yield
+
+
+def test_the_average_is_the_formula_in_float64(monkeypatch):
+    monkeypatch.setattr(journal, "DECAY", 0.95)  # reached after 14 updates: 0.95 ** 8 = 0.66
+    generator = small_generator()
+    average, expected = journal.averaged(generator), {}
+    for update, _ in enumerate(walk(generator, 30)):
+        average.update_parameters(generator)
+        decay = min((1 + update) / (10 + update), 0.95 ** journal.AVERAGE_EVERY) if update else 0.0
+        for name, value in generator.state_dict().items():
+            old = expected.get(name, value.double())
+            expected[name] = decay * old + (1 - decay) * value.double()
+    found = average.module.state_dict()
+    count = found["1.num_batches_tracked"]
+    assert count == 30 and count.dtype == torch.int64
+    for name, value in found.items():
+        if value.is_floating_point():
+            torch.testing.assert_close(value.double(), expected[name], rtol=1e-5, atol=1e-5)
+
+
+def test_the_decay_grows_from_2_11_to_that_of_8_steps():
+    decays = [journal.decay_after(torch.tensor(n)).item() for n in (1, 10, 100, 10_000)]
+    assert decays == pytest.approx([2 / 11, 11 / 20, 101 / 110, 0.999 ** 8])
+    assert journal.AVERAGE_EVERY == 8
+
+
+def test_averaging_leaves_the_generator_alone():
+    generator = small_generator()
+    average = journal.averaged(generator)
+    for _ in walk(generator, 3):
+        before = digest_of(generator.state_dict()), [m.training for m in generator.modules()]
+        average.update_parameters(generator)
+        assert before == (digest_of(generator.state_dict()),
+                          [m.training for m in generator.modules()])
+    assert all(p.requires_grad for p in generator.parameters())
+    assert not any(p.requires_grad for p in average.parameters()) and not average.module.training
+    assert not ({p.data_ptr() for p in generator.parameters()}
+                & {p.data_ptr() for p in average.parameters()})
+
+
+def test_a_gan_averages_every_eighth_step_and_trains_as_without(monkeypatch):
+    seen, real = [], helper.generator_step
+
+    def step(D, G, *arguments):
+        result = real(D, G, *arguments)
+        seen.append({name: value.clone() for name, value in G.state_dict().items()})
+        return result
+
+    def train(path):
+        return train_gan_to_the_end(path, SMALL, lambda: kills.shuffled(20, 4), 4)  # 10 steps
+
+    monkeypatch.setattr(helper, "generator_step", step)
+    torch.manual_seed(SEED)
+    (_, G, *_, average, best), *_ = train(None)
+    assert len(seen) == 10 and digest_of(best) == digest_of(G) == digest_of(seen[9])
+    for name, value in average.items():
+        expected = seen[8][name]
+        if value.is_floating_point():
+            expected = 2 / 11 * seen[0][name] + 9 / 11 * expected
+        torch.testing.assert_close(value, expected, rtol=1e-5, atol=1e-6)
+    monkeypatch.setattr(journal.AveragedModel, "update_parameters", lambda *_: None)
+    torch.manual_seed(SEED)
+    assert digest_of(train(None)[0][1]) == digest_of(G)
+
+
+def test_the_history_s_generators_are_no_part_of_the_one_that_is_trained(tmp_path):
+    _, G, history = run(tmp_path, checkpoint=tmp_path / "run.pt")
+    before = digest_of(history.G_best), digest_of(history.G_average.state_dict())
+    with torch.no_grad():
+        for p in G.parameters():
+            p.zero_()
+    assert (digest_of(history.G_best), digest_of(history.G_average.state_dict())) == before
+    assert history.G_average(gan.sample_noise(2, 96)).shape == (2, 784)
+    assert not history.G_average.training

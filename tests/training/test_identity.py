@@ -1,0 +1,399 @@
+"""cscm77/training/identity.py: another run is refused by the field that differs, the same never."""
+
+import os
+import random
+from functools import partial
+
+import kills
+import numpy as np
+import pytest
+import torch
+from kills import HIDDEN, LATENTS, digest_of, train_vae_to_the_end
+from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset, TensorDataset
+from trainings import at_step, beside, digest, small_gan, vae
+
+import cscm77_helper as helper
+import gan
+from cscm77.training import identity
+from cscm77.training.checkpoints import CheckpointError
+from vae import CVAE, VAE, loss_function
+
+NETWORK = "Net(\n  (0): Linear(2, 3)\n  (1): Linear(3, 1)\n)"
+
+
+@pytest.mark.parametrize("expected, found, message", [
+    ({"class": "VAE", "images": 5}, {"class": "VAE", "images": 6}, "images: expected 5, found 6"),
+    ({"class": "VAE"}, {"D": "x"}, "class: expected VAE, found nothing"),
+    ({}, {"D": "x"}, "D: expected nothing, found x"),
+    ({"network": NETWORK}, {"network": NETWORK.replace("3, 1", "3, 2")},
+     r"network: expected \(1\): Linear\(3, 1\), found \(1\): Linear\(3, 2\)"),
+])
+def test_another_run_is_refused_by_the_first_field_that_differs(path, expected, found, message):
+    refusal = f"run.pt is the checkpoint of another run. {message}. fresh=True"
+    with pytest.raises(CheckpointError, match=refusal):
+        identity.check_same_run(path, expected, found)
+
+
+def test_the_same_run_is_not_refused_nor_one_of_which_less_is_known(path):
+    fields = {"class": "VAE", "betas": [0.5, 1], "digest": "ab"}
+    identity.check_same_run(path, fields, dict(reversed(fields.items())))
+    identity.check_same_run(path, {**fields, "digest": None}, fields)
+    identity.check_same_run(path, fields, {**fields, "digest": None})
+    newer = {**fields, "optimizer, decoupled_weight_decay": False}  # since torch 2.6
+    identity.check_same_run(path, newer, fields)
+
+
+# ---------------------------------------------------------------- VAEs
+
+
+class Own(VAE):
+    """A model of the user's own, which does not say whether it takes labels."""
+
+    def __init__(self, latent_size=LATENTS, hidden_dim=HIDDEN):
+        super().__init__(784, latent_size, hidden_dim)
+        self.num_classes = None
+
+
+class Named(TensorDataset):
+    name = "other digits"
+
+
+def own(path, model=None, **options):
+    return train_vae_to_the_end(path, model=model or Own(), epochs=1, **options)
+
+
+def changed(change, n=80):
+    """A loader of the same class, length and order, over other images or labels."""
+    return DataLoader(TensorDataset(*change(*kills.digits(n))), 16, shuffle=True)
+
+
+OTHER_VAES = {
+    "width": ({"model": lambda: Own(LATENTS, 16)},
+              "network: expected .*out_features=16, .*, found .*features=24, .*"),
+    "latents": ({"model": lambda: Own(5)}, "network: expected .*features=5, .*, found .*=4, .*"),
+    "class": ({"model": lambda: VAE(784, 4, 24)}, "class: expected VAE, found Own"),
+    "CVAE": ({"model": lambda: CVAE(784, 10, 4, 24), "cond": True},
+             "class: expected CVAE, found Own"),
+    "cond": ({"cond": True}, "cond: expected True, found False"),
+    "rate": ({"learning_rate": 0.5}, "optimizer, lr: expected 0.5, found 0.001"),
+    "data": ({"loader": lambda: DataLoader(Named(*kills.digits(80)), 16)},
+             "data: expected other digits, found TensorDataset"),
+    "images": ({"loader": lambda: kills.shuffled(96)}, "images: expected 96, found 80"),
+    "batch size": ({"loader": lambda: kills.shuffled(80, 20)},
+                   "batch size: expected 20, found 16"),
+    "batch size, as many batches": ({"loader": lambda: kills.shuffled(80, 18)},
+                                    "batch size: expected 18, found 16"),
+    "order": ({"loader": lambda: DataLoader(TensorDataset(*kills.digits(80)), 16)},
+              "order: expected SequentialSampler, found RandomSampler"),
+    "binarised": ({"loader": lambda: changed(lambda x, y: ((x > 0.5).float(), y))},
+                  r"digest of some images: expected \w+, found \w+"),
+    "other labels": ({"loader": lambda: changed(lambda x, y: (x, y.flip(0)))},
+                     r"digest of some images: expected \w+, found \w+"),
+}
+
+
+def assert_refused(path, train, message, **options):
+    """Refused before a step, with the field and both values; the files stay as they are."""
+    files = [file.read_bytes() for file in (path, beside(path))]
+    refusal = rf"(?s)run\.pt is the checkpoint of another run\. {message}\. fresh=True"
+    with at_step(1), pytest.raises(CheckpointError, match=refusal):
+        train(path, **options)
+    assert [file.read_bytes() for file in (path, beside(path))] == files
+    assert sorted(os.listdir(path.parent)) == ["run.pt", "run.pt.previous"]
+
+
+@pytest.fixture(scope="module")
+def finished_vae(tmp_path_factory):
+    path = tmp_path_factory.mktemp("vae") / "run.pt"
+    own(path)
+    return path
+
+
+@pytest.mark.parametrize("options, message", OTHER_VAES.values(), ids=OTHER_VAES)
+def test_the_checkpoint_of_another_vae_is_refused(finished_vae, options, message):
+    model = options.get("model", Own)()
+    before = digest_of(model.state_dict())
+    assert_refused(finished_vae, own, message, **{**options, "model": model})
+    assert digest_of(model.state_dict()) == before
+
+
+EDITS = {"loss_function": (lambda *arguments: 2 * loss_function(*arguments),
+                           r"loss of made-up images: expected [\d.e+]+, found [\d.e+]+"),
+         "vae.reparametrize": (lambda mu, logvar: mu + 0 * logvar,
+                               r"noise of made-up latents: expected [-\d.e+]+, found [-\d.e+]+")}
+
+
+@pytest.mark.parametrize("name", EDITS)
+def test_a_vae_of_another_loss_or_noise_is_refused(finished_vae, monkeypatch, name):
+    edited, message = EDITS[name]
+    monkeypatch.setattr(f"cscm77_helper.{name}", edited)
+    assert_refused(finished_vae, own, message)
+
+
+@pytest.mark.parametrize("name", [*EDITS, "data"])
+def test_what_changes_between_two_epochs_is_another_run_too(path, monkeypatch, name):
+    model, loader = Own(), kills.shuffled()
+    helper.train_vae(0, model, loader, checkpoint=path)
+    if name == "data":
+        loader, message = changed(lambda x, y: (1 - x, y)), r"digest of some images: .*"
+    else:
+        edited, message = EDITS[name]
+        monkeypatch.setattr(f"cscm77_helper.{name}", edited)
+    assert_refused(path, lambda path: helper.train_vae(1, model, loader, checkpoint=path), message)
+
+
+def test_batches_of_another_size_are_refused_in_a_list_too(path):
+    def batches(size):
+        return list(DataLoader(TensorDataset(*kills.digits(80)), size))
+
+    own(path, loader=partial(batches, 16))
+    assert_refused(path, own, "batch size: expected 8, found 16", loader=partial(batches, 8))
+    other = [(1 - x, labels) for x, labels in batches(16)]
+    assert_refused(path, own, "digest of some images: .*", loader=lambda: other)
+
+
+# ---------------------------------------------------------------- GANs
+
+
+def own_gan(path, D=gan.discriminator, G=gan.generator, d_adam=None, g_adam=None, tune=None,
+            losses=(gan.discriminator_loss, gan.generator_loss), optimizer=torch.optim.Adam,
+            batch_size=16, noise_size=96, loader=kills.shuffled):
+    D, G = D(), G()
+    solvers = optimizer(D.parameters(), **d_adam or {}), optimizer(G.parameters(), **g_adam or {})
+    if tune is not None:
+        solvers = tune(D, *solvers)
+    return helper.run_a_gan(D, G, *solvers, *losses, "no.jpg", 100, batch_size, noise_size, 1,
+                            loader_train=loader(), checkpoint=path)
+
+
+def in_param_groups(D, d_solver, g_solver):
+    d_solver.param_groups[0]["lr"] = 0.5
+    return d_solver, g_solver
+
+
+def given_groups(D, d_solver, g_solver):
+    groups = [{"params": [p], "lr": 0.5 if p.ndim > 1 else 0.001} for p in D.parameters()]
+    return torch.optim.Adam(groups), g_solver
+
+
+def scheduled(D, d_solver, g_solver):
+    torch.optim.lr_scheduler.LinearLR(d_solver, start_factor=0.5)
+    return d_solver, g_solver
+
+
+OTHER_GANS = {
+    "D": ({"D": gan.build_dc_classifier}, "D: expected .*Unflatten.*, found .*Linear.*"),
+    "G": ({"G": gan.build_dc_generator}, "G: expected .*, found .*"),
+    "rate of D": ({"d_adam": {"lr": 0.5}}, "D_solver, lr: expected 0.5, found 0.001"),
+    "rate of G": ({"g_adam": {"lr": 0.5}}, "G_solver, lr: expected 0.5, found 0.001"),
+    "rate, a tensor": ({"d_adam": {"lr": torch.tensor(0.5)}},
+                       "D_solver, lr: expected 0.5, found 0.001"),
+    "rate, in param_groups": ({"tune": in_param_groups}, "D_solver, lr: expected 0.5, found 0.001"),
+    "rate, in groups": ({"tune": given_groups},
+                        r"D_solver, lr: expected \[0.5, 0.001, .*\], found 0.001"),
+    "rate, a scheduler's": ({"tune": scheduled}, "D_solver, lr: expected 0.0005, found 0.001"),
+    "betas": ({"d_adam": {"betas": (0.5, 0.9)}},
+              r"D_solver, betas: expected \[0.5, 0.9\], found \[0.9, 0.999\]"),
+    "a switch of Adam": ({"g_adam": {"amsgrad": True}},
+                         "G_solver, amsgrad: expected True, found False"),
+    "optimizer": ({"optimizer": torch.optim.RMSprop}, "D_solver: expected RMSprop, found Adam"),
+    "losses": ({"losses": (gan.ls_discriminator_loss, gan.ls_generator_loss)},
+               r"loss of D for made-up scores: expected [\d.]+, found [\d.]+"),
+    "loss of G": ({"losses": (gan.discriminator_loss, gan.ls_generator_loss)},
+                  r"loss of G for made-up scores: expected [\d.]+, found [\d.]+"),
+    "noise": ({"noise_size": 10}, "noise_size: expected 10, found 96"),
+    "images": ({"loader": lambda: kills.shuffled(96)}, "images: expected 96, found 80"),
+    "batch size": ({"batch_size": 20, "loader": lambda: kills.shuffled(80, 20)},
+                   "batch size: expected 20, found 16"),
+    "binarised": (OTHER_VAES["binarised"][0], r"digest of some images: expected \w+, found \w+"),
+}
+
+
+@pytest.fixture(scope="module")
+def finished_gan(tmp_path_factory):
+    path = tmp_path_factory.mktemp("gan") / "run.pt"
+    own_gan(path)
+    return path
+
+
+@pytest.mark.parametrize("options, message", OTHER_GANS.values(), ids=OTHER_GANS)
+def test_the_checkpoint_of_another_gan_is_refused(finished_gan, options, message):
+    assert_refused(finished_gan, own_gan, message, **options)
+
+
+def test_the_same_gan_is_not_refused_however_it_is_put(finished_gan):
+    same = {"lr": torch.tensor(0.001), "betas": [0.9, 0.999]}
+    for options in ({}, {"d_adam": same}, {"batch_size": np.int64(16), "noise_size": np.int32(96)},
+                    {"losses": (lambda *scores: gan.discriminator_loss(*scores),  # another object
+                                lambda scores: gan.generator_loss(scores))}):
+        with at_step(1):
+            own_gan(finished_gan, **options)
+
+
+def test_the_checkpoint_of_a_gan_is_refused_for_a_vae_and_the_reverse(finished_gan, finished_vae):
+    assert_refused(finished_gan, own, "class: expected Own, found nothing")
+    assert_refused(finished_vae, own_gan, "D: expected Sequential.*, found nothing")
+
+
+# ---------------------------------------------------------------- data
+
+
+def test_another_subset_of_the_same_data_is_another_run(path):
+    data = TensorDataset(*kills.digits(200))
+
+    def loader(start):
+        return DataLoader(Subset(data, range(start, start + 80)), 16)
+
+    own(path, loader=lambda: loader(0))
+    with at_step(1):
+        own(path, loader=lambda: loader(0))
+    assert_refused(path, own, "digest of some images: .*", loader=lambda: loader(100))
+
+
+class Augmented(Dataset):
+    """Images that are moved at random, by the random numbers of three libraries."""
+
+    def __init__(self):
+        self.images, self.labels = kills.digits(80)
+
+    def __len__(self):
+        return 80
+
+    def __getitem__(self, i):
+        by = random.randint(-2, 2) + np.random.randint(3) + int(torch.randint(3, ()))
+        return self.images[i].roll(by, 2), self.labels[i]
+
+
+class Streamed(IterableDataset):
+    def __iter__(self):
+        return zip(*kills.digits(80), strict=True)
+
+
+class WithoutNumbers(Augmented):
+    def __getitem__(self, i):
+        if not isinstance(i, int) or torch.rand(()) > 2:
+            raise TypeError("a key, please")
+        return super().__getitem__(i)
+
+
+def all_random_states():
+    return digest_of([torch.get_rng_state(), random.getstate(), str(np.random.get_state())])
+
+
+@pytest.mark.parametrize("make", [
+    Augmented, Streamed, WithoutNumbers, lambda: TensorDataset(*kills.digits(80))])
+def test_taking_a_digest_moves_no_random_number(make):
+    loader = DataLoader(make(), 16, generator=torch.Generator())
+    before, own = all_random_states(), loader.generator.get_state()
+    found = identity.of_data(loader)["digest of some images"]
+    assert all_random_states() == before
+    assert torch.equal(loader.generator.get_state(), own)
+    assert (found is None) == (make in (Augmented, Streamed, WithoutNumbers))
+
+
+@pytest.mark.parametrize("make", [Augmented, Streamed])
+def test_data_that_changes_by_itself_or_has_no_numbers_is_never_refused(path, make):
+    for _ in range(3):
+        own(path, loader=lambda: DataLoader(make(), 16))
+
+
+def test_the_digest_of_all_of_mnist_s_length_looks_at_few_items():
+    class Counted(TensorDataset):
+        asked = 0
+
+        def __getitem__(self, i):
+            Counted.asked += 1
+            return super().__getitem__(i)
+
+    identity.of_data(DataLoader(Counted(torch.zeros(60_000, 1), torch.zeros(60_000)), 128))
+    assert 24 <= Counted.asked <= 100
+
+
+# ---------------------------------------------------------------- losses that can hardly be asked
+
+
+class Counting:
+    """A loss that counts its calls."""
+
+    calls = 0
+
+    def __call__(self, *scores):
+        self.calls += 1
+        return (gan.generator_loss if len(scores) == 1 else gan.discriminator_loss)(*scores)
+
+
+def test_asking_a_loss_counts_no_call(path):
+    losses = Counting(), Counting()
+    own_gan(path, losses=losses)
+    assert [loss.calls for loss in losses] == [5, 5]
+
+
+def test_a_loss_that_closes_over_a_target_works_with_a_checkpoint(path):
+    ones = torch.ones(16, 1)
+
+    def g_loss(scores):
+        return torch.nn.functional.binary_cross_entropy_with_logits(scores, ones)
+
+    for _ in range(2):
+        own_gan(path, losses=(gan.discriminator_loss, g_loss))
+    assert_refused(path, own_gan, "loss of G for .*", losses=(gan.discriminator_loss,
+                                                              gan.ls_generator_loss))
+
+
+def test_a_loss_that_fails_on_made_up_input_is_no_reason_to_stop(path, monkeypatch):
+    def penalised(real, fake):
+        gradient, = torch.autograd.grad(real.sum(), real, create_graph=True)  # made up: has none
+        return gan.discriminator_loss(real, fake) + gradient.mean()
+
+    for _ in range(2):
+        own_gan(path, losses=(penalised, gan.generator_loss))
+
+    def particular(x_hat, x, mu, logvar):
+        if (x == x[0]).all():
+            raise RuntimeError("these are no digits")
+        return loss_function(x_hat, x, mu, logvar)
+
+    monkeypatch.setattr(helper, "loss_function", particular)
+    for _ in range(2):
+        own(path.with_name("vae.pt"))
+
+
+def test_a_loss_may_draw_random_numbers_when_it_is_asked():
+    def noisy(scores):
+        return scores.mean() + torch.rand(())
+
+    before = torch.get_rng_state()
+    assert identity.value_of(noisy, torch.ones(2)) == identity.value_of(noisy, torch.ones(2))
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+# ---------------------------------------------------------------- another beginning
+
+SAID = ("run.pt began from other weights than these, and goes on with its own; "
+        "fresh=True trains anew.")
+
+
+@pytest.mark.parametrize("train", [vae, small_gan])
+def test_another_beginning_goes_on_and_is_said_in_one_line(path, capsys, train):
+    digest(train, path, epochs=1)
+    assert SAID not in capsys.readouterr().out  # a new file
+    digest(train, path, epochs=1)
+    assert SAID not in capsys.readouterr().out  # the same seed
+    digest(train, path, seed=99)
+    assert capsys.readouterr().out.count(SAID) == 1  # another
+    digest(train, path)
+    assert SAID not in capsys.readouterr().out  # the file still knows where it began
+
+
+def test_the_same_networks_that_go_on_are_no_other_beginning(path, capsys):
+    D, G = gan.discriminator(), gan.generator()
+    solvers = gan.get_optimizer(D), gan.get_optimizer(G)
+    for epochs in (1, 2):
+        helper.run_a_gan(D, G, *solvers, gan.discriminator_loss, gan.generator_loss, "no.jpg",
+                         batch_size=16, num_epochs=epochs, loader_train=kills.shuffled(),
+                         checkpoint=path)
+    model = Own()
+    for _ in range(2):  # a training cell that is run again
+        for epoch in range(2):
+            helper.train_vae(epoch, model, kills.shuffled(), checkpoint=path.with_name("vae.pt"))
+    assert "began from other weights" not in capsys.readouterr().out
