@@ -189,7 +189,8 @@ def discriminator_step(D, G, D_solver, discriminator_loss, real, noise):
     """One step of D on real and generated images; G stays as it is.
 
     Args:
-        D, G: discriminator, (N, 784) -> (N, 1), and generator, (N, Z) -> (N, 784).
+        D: discriminator, (N, 784) -> (N, 1).
+        G: generator, (N, Z) -> (N, 784).
         D_solver: optimizer of D.
         discriminator_loss: of (scores of real images, scores of generated ones).
         real: images in [-1, 1], (N, 784).
@@ -213,7 +214,8 @@ def generator_step(D, G, G_solver, generator_loss, noise):
     """One step of G on D's scores of its images; D stays as it is.
 
     Args:
-        D, G: discriminator, (N, 784) -> (N, 1), and generator, (N, Z) -> (N, 784).
+        D: discriminator, (N, 784) -> (N, 1).
+        G: generator, (N, Z) -> (N, 784).
         G_solver: optimizer of G.
         generator_loss: of the scores of generated images.
         noise: (N, Z).
@@ -237,9 +239,10 @@ def run_a_gan(D, G, D_solver, G_solver, discriminator_loss, generator_loss, save
     """Train a GAN: one step of D, one of G, batch by batch; Goodfellow et al. (2014), algorithm 1.
 
     Args:
-        D, G: discriminator, (N, 784) in [-1, 1] -> (N, 1), and generator, (N, noise_size) in
-            [-1, 1] -> (N, 784) in [-1, 1].
-        D_solver, G_solver: their optimizers.
+        D: discriminator, (N, 784) in [-1, 1] -> (N, 1).
+        G: generator, (N, noise_size) in [-1, 1] -> (N, 784) in [-1, 1].
+        D_solver: optimizer of D.
+        G_solver: optimizer of G.
         discriminator_loss: of (scores of real images, scores of generated ones).
         generator_loss: of the scores of generated images.
         save_filename: where the last picture is saved; its folder is made.

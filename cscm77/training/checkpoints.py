@@ -38,12 +38,7 @@ class _Damaged(Exception):
 def write_checkpoint(path, state):
     """Put a state in the place of the last one, which is kept beside it as the previous one.
 
-    Args:
-        path: of the file; its folder is made.
-        state: dictionary of plain types and tensors.
-
-    Raises:
-        OSError: it cannot be written; the last one is as it was.
+    Raises `OSError` where it cannot be written; the last one is then as it was.
     """
     file = io.BytesIO()
     torch.save(_plain({"format": FORMAT, **state}), file)
@@ -64,12 +59,8 @@ def _plain(value):
 def read_checkpoint(path):
     """The newest state that can be read, its tensors on the CPU; None where there is no file.
 
-    Args:
-        path: of the file, as given to `write_checkpoint`.
-
-    Raises:
-        CheckpointError: there are files, but none can be read, or one is not of this package, or
-            of another format.
+    Raises `CheckpointError` where there are files, but none can be read, or one is not of this
+    package, or of another format.
     """
     reasons = []
     for candidate in (path, beside(path, PREVIOUS)):
@@ -127,13 +118,9 @@ def _checksum(content):
 
 
 def set_aside(path):
-    """Rename a checkpoint and its previous one: vae-1.pt, or the next number that is free.
+    """Rename a checkpoint and its previous one, to vae-1.pt or the next number that is free.
 
-    Args:
-        path: of the file.
-
-    Returns:
-        The new path, or None where there was no checkpoint.
+    The new path; None where there was no checkpoint.
     """
     if not exists(path):
         return None
@@ -172,16 +159,9 @@ def describe_checkpoint(path, num_epochs):
 
 
 def random_states(device, loader):
-    """The states of all random numbers that a training may draw.
+    """The states of Python's, numpy's and torch's random numbers, on the device too.
 
-    They are Python's, numpy's, torch's on the CPU and on the device, and the loader's own.
-
-    Args:
-        device: of the model.
-        loader: of the batches; its own generators count, if it has any.
-
-    Returns:
-        {name: plain value or tensor}.
+    The loader's own generators count, if it has any.
     """
     version, numbers, gauss = random.getstate()
     states = {"python": [version, list(numbers), gauss], "cpu": torch.get_rng_state(),

@@ -27,16 +27,7 @@ CPU = torch.device("cpu")
 
 
 def check_same_run(path, expected, found):
-    """Refuse the checkpoint of another run.
-
-    Args:
-        path: of the checkpoint.
-        expected: identity of this run.
-        found: identity that the checkpoint holds.
-
-    Raises:
-        CheckpointError: names the first field that differs, with both values.
-    """
+    """Refuse the checkpoint of another run, by the first field that differs and both values."""
     for field in [*expected, *(set(found) - set(expected))]:
         absent = None if ", " in field else "nothing"  # other torch, other settings of an optimizer
         ours, theirs = expected.get(field, absent), found.get(field, absent)
@@ -54,15 +45,7 @@ def _difference(expected, found):
 
 
 def of_vae(model, cond, optimizer, functions, loader):
-    """The identity of a VAE's training; loss and noise by what they give for made-up images.
-
-    Args:
-        model: a VAE or CVAE.
-        cond: whether it is given the label.
-        optimizer: of the model.
-        functions: `loss_function` and `reparametrize`.
-        loader: of the batches.
-    """
+    """The identity of a VAE's training; its functions are `loss_function` and `reparametrize`."""
     data, inner = of_data(loader), unwrapped(model)
     number = data["batch size"] or 2
     side = math.isqrt(getattr(inner, "input_size", 784))
@@ -78,17 +61,7 @@ def of_vae(model, cond, optimizer, functions, loader):
 
 
 def of_gan(networks, solvers, losses, batch_size, noise_size, scored, loader):
-    """The identity of a GAN's training; losses by what they give for made-up scores.
-
-    Args:
-        networks: D and G.
-        solvers: their optimizers.
-        losses: of D and of G.
-        batch_size: N.
-        noise_size: Z.
-        scored: whether G is scored after each epoch.
-        loader: of the batches.
-    """
+    """The identity of a GAN's training; networks, solvers and losses are pairs, of D and of G."""
     scores = torch.linspace(-2, 2, batch_size, device=device_of(networks[1])).unsqueeze(1)  # (N, 1)
     d_loss, g_loss = losses
     fields = {name: str(network) for name, network in zip("DG", networks, strict=True)}
@@ -101,12 +74,7 @@ def of_gan(networks, solvers, losses, batch_size, noise_size, scored, loader):
 
 
 def of_optimizer(name, optimizer):
-    """An optimizer's class and the numbers in force in its groups, not those it was made with.
-
-    Args:
-        name: that the fields begin with.
-        optimizer: of `torch.optim`; a rate may be a tensor, a scheduler may have set it.
-    """
+    """An optimizer's class and the numbers in force in its groups; a scheduler may set them."""
     fields = {name: type(optimizer).__name__}
     for group in optimizer.param_groups:
         for setting, value in group.items():
@@ -129,35 +97,23 @@ def _plain(value):
 
 
 def of_data(loader):
-    """What makes one run's data another's: name, number, batches, order, a digest of some items.
-
-    Args:
-        loader: a `DataLoader`, or any iterable of batches.
-    """
+    """What makes one run's data another's: name, number, batches, order, a digest of some items."""
     dataset = getattr(loader, "dataset", None)
     source = loader if dataset is None else dataset
+    of_list = isinstance(loader, (list, tuple)) and len(loader) > 0
     return {"data": str(getattr(source, "name", type(source).__name__)),
             "images": length_hint(dataset) if dataset is not None else None,
-            "batch size": _batch_size(loader), "batches": length_hint(loader),
+            "batch size": len(loader[0][0]) if of_list else getattr(loader, "batch_size", None),
+            "batches": length_hint(loader),
             "order": type(getattr(loader, "sampler", None)).__name__,
             "digest of some images": digest_of_items(source, loader)}
 
 
-def _batch_size(loader):
-    if isinstance(loader, (list, tuple)) and loader:
-        return len(loader[0][0])
-    return getattr(loader, "batch_size", None)
-
-
 def digest_of_items(items, loader):
-    """A digest of some spread items; all random numbers are left as they were.
+    """A digest of some spread items of a data set, or of a list of batches.
 
-    Args:
-        items: a data set, or a list of batches.
-        loader: that they are of.
-
-    Returns:
-        Hexadecimal digits; None where items cannot be had by number, or change by themselves.
+    None where items cannot be had by number, or change by themselves. All random numbers, the
+    loader's own too, are left as they were.
     """
     states = random_states(CPU, loader)
     try:
@@ -207,10 +163,6 @@ def value_of(function, *arguments):
 
     The value, and not the code, is compared: an edited comment changes nothing, an edited formula
     does. A loss that is an object is asked as a copy, so that it counts no call.
-
-    Args:
-        function: of tensors, that gives a number.
-        arguments: made-up tensors of the training's own shapes.
     """
     try:
         with torch.no_grad(), seeded(arguments[0].device):  # it may draw random numbers

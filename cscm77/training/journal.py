@@ -33,11 +33,7 @@ class LossLog:
         self._waiting.append(torch.stack([loss.detach() for loss in losses]))
 
     def read(self):
-        """A row of floats for each step.
-
-        Raises:
-            FloatingPointError: a loss is not a finite number; names the first such step.
-        """
+        """A row of floats for each step; the first that is not finite is an error that says where."""
         if self._waiting:
             losses = torch.stack(self._waiting).cpu()  # (steps since the last reading, losses)
             self._waiting.clear()
@@ -51,11 +47,7 @@ class LossLog:
         return self._rows
 
     def means(self):
-        """Each loss, averaged over the images seen.
-
-        Raises:
-            ValueError: no step was taken.
-        """
+        """Each loss, averaged over the images seen, of which there must be some."""
         if not self._steps:
             raise ValueError("the loader: expected at least one batch, found none")
         sizes = torch.tensor([size for _, size in self._steps], dtype=torch.float64)
@@ -160,11 +152,11 @@ class GANJournal:
 
     Args:
         G: the generator to be trained.
-        noise: (samples, Z), of the strip.
-        show_every: steps between two moments of the strip.
+        noise: (samples, Z), of the strip, which has a moment every `show_every` steps.
+        show_every: steps; `show`, a function of this journal, is then called.
         probability: turns D's scores into probabilities.
         score: of G, after each epoch; or None.
-        show: function of this journal, called at each moment of the strip.
+        show: as above.
     """
 
     def __init__(self, G, noise, show_every, probability, score, show):
@@ -246,14 +238,8 @@ def drawn_by(G, noise):
 def averaged(generator):
     """A copy of a generator that follows the average of its weights and of its batch statistics.
 
-    Call `update_parameters(generator)` on it every AVERAGE_EVERY steps. Polyak averages for GANs:
-    Yazici et al. (2019).
-
-    Args:
-        generator: the network to be trained, on any device.
-
-    Returns:
-        A `torch.optim.swa_utils.AveragedModel`; its `module` is the averaged generator.
+    An `AveragedModel`, whose `module` is the averaged generator: `update_parameters(generator)`
+    is due every AVERAGE_EVERY steps. Polyak averages for GANs: Yazici et al. (2019).
     """
     average = AveragedModel(copy_of(generator), multi_avg_fn=_move_towards, use_buffers=True)
     return average.requires_grad_(False).eval()
@@ -275,8 +261,5 @@ def decay_after(updates):
 
     It begins at 2/11 and grows with the updates until it is DECAY a step: the first weights know
     nothing, and an average that remembered them for thousands of steps would be behind.
-
-    Args:
-        updates: how many there were before this one, a scalar tensor.
     """
     return ((1 + updates) / (10 + updates)).clamp(max=DECAY ** AVERAGE_EVERY)

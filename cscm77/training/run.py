@@ -54,21 +54,15 @@ class Run:
         self.epoch, self.step, self.broken = 0, 0, False
         self._random_now, self._random_at_epoch = None, None
         self._saved_at, self._warned, self._stop_asked = time.monotonic(), False, False
-        self._in_step, self._bar, self._began_from = False, None, None
+        self._in_step, self._bar, self._began_from, self._owned = False, None, None, None
 
     # ------------------------------------------------------------ the file
 
     def restore(self, fresh=False):
-        """Take up the run of the checkpoint, if there is one; the file is this run's from now on.
+        """Take up the run of the checkpoint, if there is one: tells whether there was.
 
-        Args:
-            fresh: start over instead, and keep the checkpoint under another name.
-
-        Returns:
-            Whether there was a run to take up.
-
-        Raises:
-            CheckpointError: the checkpoint is damaged, or of another run.
+        The file is this run's from now on; `fresh` starts over, and keeps it under another name.
+        Raises `CheckpointError` where it is damaged, or of another run.
         """
         if self.path is None:
             return False
@@ -81,7 +75,8 @@ class Run:
         state = read_checkpoint(self.path)
         if state is not None:
             check_same_run(self.path, self.identity, state["identity"])
-        _owners[self.path.absolute()] = self  # not of a run that was refused
+        self._owned = self.path.absolute()
+        _owners[self._owned] = self  # not of a run that was refused
         if state is None:
             return False
         for name, part in self.parts.items():
@@ -109,10 +104,8 @@ class Run:
     def save(self):
         """Write the checkpoint, if there is a path for it; tells whether it was written.
 
-        Where that fails, it says so once, and the training goes on.
-
-        Raises:
-            FloatingPointError: a loss is not a finite number; the last checkpoint stays.
+        Where that fails, it says so once, and the training goes on. A loss that is not a finite
+        number is a `FloatingPointError`; the last checkpoint stays.
         """
         if self.path is None:
             return False
@@ -140,37 +133,29 @@ class Run:
 
     @contextmanager
     def under_way(self, description, total):
-        """Show a bar, let Stop wait for the end of a step, and say in an error where it happened.
-
-        Args:
-            description: what stands before the bar.
-            total: number of steps, or None where it is not known.
+        """Show a bar of `total` steps, let Stop wait for the end of a step, say where an error was.
 
         Raises:
             CheckpointError: another training of this process has the file by now.
             KeyboardInterrupt: Stop was pressed; says where the run stands, and how to go on.
         """
         self._check_owner()
-        done = len(self.journal.log)
-        bar = progress_bar(total or None, description, done=done)
+        bar = progress_bar(total or None, description, done=len(self.journal.log))
         with _stoppable(self), _fresh_casts(), bar:
             self._bar, self._in_step = bar, False
             try:
                 yield
-            except (ValueError, FloatingPointError) as error:
+            except BaseException as error:
                 self.broken = True
-                if not self._in_step:
+                if not self._in_step or not isinstance(error, (ValueError, FloatingPointError)):
                     raise
                 self.journal.log.read()  # an earlier loss that is not finite is the reason
                 kind = ValueError if isinstance(error, ValueError) else FloatingPointError
                 place = f"epoch {self.epoch}, step {len(self.journal.log)}"
                 raise kind(f"{place}: {error}") from error
-            except BaseException:
-                self.broken = True
-                raise
 
     def _check_owner(self):
-        if self.path is not None and _owners.get(self.path.absolute()) is not self:
+        if self.path is not None and _owners.get(self._owned) is not self:
             raise CheckpointError(f"{self.path.name}: another training has this file since; "
                                   "give each training a checkpoint of its own")
 
@@ -183,14 +168,7 @@ class Run:
             self.finish_epoch()
 
     def steps(self, batches):
-        """Yield the batches that are left of the epoch; saves, and stops, between two steps.
-
-        Args:
-            batches: of the run's loader, from the start of an epoch.
-
-        Raises:
-            ValueError: there are fewer batches than this epoch already had.
-        """
+        """Yield what is left of an epoch's batches; saves, and stops, between two steps."""
         if self.step == 0:
             self._set_random(self._random_now)
             self._random_at_epoch = random_states(self.device, self.loader)
@@ -249,13 +227,7 @@ class Run:
 
 
 class EpochRun(Run):
-    """The run of a model that is trained by one call an epoch; it is kept from one to the next.
-
-    Args:
-        model: that is trained.
-        path, journal, identity, loader, device: as of a `Run`.
-        optimizer: of the model.
-    """
+    """The run of a model that is trained by one call an epoch; it is kept from one to the next."""
 
     _kept = weakref.WeakKeyDictionary()  # model -> its run
 
@@ -286,14 +258,8 @@ class EpochRun(Run):
     def begin(self, epoch, loader, identity):
         """Make ready for an epoch, for what is left of it, or for telling of one that is done.
 
-        Args:
-            epoch: its number; without a path, any number is taken.
-            loader: of its batches.
-            identity: of the training as it is now.
-
-        Raises:
-            CheckpointError: the loss, the noise or the data has changed since the last epoch.
-            ValueError: epochs before this one are missing.
+        Raises `CheckpointError` where loss, noise or data have changed since the last epoch, and
+        ValueError where epochs are missing; without a path, any number is taken.
         """
         self.loader = loader
         if self.path is None:
@@ -349,17 +315,10 @@ def _fresh_casts():
 
 
 def path_of(checkpoint):
-    """The path that a `checkpoint` argument means, None for None.
-
-    Raises:
-        ValueError: it is a folder.
-    """
-    if checkpoint is None:
-        return None
-    path = Path(checkpoint).expanduser()
-    if path.is_dir():
-        raise ValueError("checkpoint: expected the name of a file, "
-                         f"found the folder {path.name}")
+    """The path that a `checkpoint` argument means, None for None; a folder is refused."""
+    path = None if checkpoint is None else Path(checkpoint).expanduser()
+    if path is not None and path.is_dir():
+        raise ValueError(f"checkpoint: expected the name of a file, found the folder {path.name}")
     return path
 
 
