@@ -33,7 +33,7 @@ class LossLog:
         self._waiting.append(torch.stack([loss.detach() for loss in losses]))
 
     def read(self):
-        """A row of floats for each step; the first that is not finite is an error that says where."""
+        """A row of floats for each step; one that is not finite is an error with its place."""
         if self._waiting:
             losses = torch.stack(self._waiting).cpu()  # (steps since the last reading, losses)
             self._waiting.clear()
