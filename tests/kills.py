@@ -12,6 +12,7 @@ import hashlib
 import io
 import itertools
 import json
+import operator
 import os
 import random
 import shutil
@@ -23,6 +24,7 @@ import time
 import traceback
 import warnings
 from contextlib import contextmanager
+from functools import partial, reduce
 from pathlib import Path
 
 TOP = Path(__file__).resolve().parent.parent
@@ -50,13 +52,17 @@ def digits(n):
     return images.float().div(255).unsqueeze(1), labels
 
 
-def shuffled(n=80, batch_size=16, **options):
-    """A stock loader, in an order of torch's global random numbers, or of a generator's own."""
-    return DataLoader(TensorDataset(*digits(n)), batch_size, shuffle=True, **options)
+def batches(n=80, batch_size=16, change=lambda x, y: (x, y), **options):
+    """A stock loader, of images and labels that may be changed."""
+    return DataLoader(TensorDataset(*change(*digits(n))), batch_size, **options)
+
+
+# in an order of torch's global random numbers, or of a generator's own
+shuffled = partial(batches, shuffle=True)
 
 
 def own_generator(n=80, batch_size=16):
-    """A stock loader with a generator of its own, which begins as the child's seed says."""
+    """One with a generator of its own, which begins as the child's seed says."""
     return shuffled(n, batch_size, generator=torch.Generator().manual_seed(torch.initial_seed()))
 
 
@@ -67,8 +73,8 @@ class PythonShuffled(list):
         return iter(random.sample(list(super().__iter__()), len(self)))
 
 
-def python_shuffled(n=80, batch_size=16):
-    return PythonShuffled(DataLoader(TensorDataset(*digits(n)), batch_size))
+def python_shuffled():
+    return PythonShuffled(batches())
 
 
 def everything(*state):
@@ -80,25 +86,33 @@ def train_vae_to_the_end(checkpoint, loader=shuffled, cond=False, epochs=3, vali
                          between=lambda: None, model=None, **options):
     """All of the final state of a small VAE or CVAE; `between` is called after each epoch."""
     model = model or (CVAE if cond else VAE)(784, latent_size=LATENTS, hidden_dim=HIDDEN)
-    batches, history = loader(), []
-    val_loader = list(DataLoader(TensorDataset(*digits(40)), 16)) if validate else None
+    train_loader, history = loader(), []
     for epoch in range(epochs):
-        history.append(helper.train_vae(epoch, model, batches, cond, val_loader=val_loader,
-                                        checkpoint=checkpoint, **options))
+        history.append(helper.train_vae(epoch, model, train_loader, cond, checkpoint=checkpoint,
+                                        val_loader=list(batches(40)) if validate else None,
+                                        **options))
         between()
     run = resume.EpochRun.kept_for(model)
-    generator = getattr(batches, "generator", None)
+    generator = getattr(train_loader, "generator", None)
     return everything(model.state_dict(), run.parts["Adam"].state_dict(), history,
                       None if generator is None else generator.get_state())
+
+
+def train_gan(D, G, **options):
+    """The history of a GAN, with the brief's solvers and losses where no others are given."""
+    return helper.run_a_gan(D, G, **{
+        "D_solver": gan.get_optimizer(D), "G_solver": gan.get_optimizer(G),
+        "discriminator_loss": gan.discriminator_loss, "generator_loss": gan.generator_loss,
+        "save_filename": "no.jpg", "batch_size": 16, "num_epochs": 1, **options})
 
 
 def train_gan_to_the_end(checkpoint, networks, loader=shuffled, batch_size=16, epochs=2, **options):
     """All of the final state of a GAN."""
     D, G = (build() for build in networks)
     solvers = gan.get_optimizer(D), gan.get_optimizer(G)
-    history = helper.run_a_gan(D, G, *solvers, gan.discriminator_loss, gan.generator_loss, "no.jpg",
-                               show_every=3, batch_size=batch_size, num_epochs=epochs,
-                               loader_train=loader(), checkpoint=checkpoint, **options)
+    history = train_gan(D, G, D_solver=solvers[0], G_solver=solvers[1], show_every=3,
+                        batch_size=batch_size, num_epochs=epochs, loader_train=loader(),
+                        checkpoint=checkpoint, **options)
     return everything(D.state_dict(), G.state_dict(), *(solver.state_dict() for solver in solvers),
                       history.d_loss, history.g_loss, history.d_real, history.d_fake,
                       history.strip, history.G_average.state_dict(), history.G_best)
@@ -144,40 +158,30 @@ def _feed(sha, value):
 # ---------------------------------------------------------------- states with one part lost
 
 
-def _other_random(states, name):
-    if name == "cpu":
-        return {**states, name: torch.Generator().manual_seed(1).get_state()}
-    version, numbers, gauss = random.Random(1).getstate()
-    return {**states, name: [version, list(numbers), gauss]}
-
-
-def _without(state, *keys, value):
-    """A copy of a state with another value at a place inside of it."""
-    if len(keys) > 1:
-        value = _without(state[keys[0]], *keys[1:], value=value)
-    return {**state, keys[0]: value}
-
-
-FORGET = {  # what is read from a checkpoint of a VAE, with one part lost
-    "torch's random numbers": lambda s: {**s, "random": _other_random(s["random"], "cpu")},
-    "Python's random numbers": lambda s: {**s, "random": _other_random(s["random"], "python")},
-    "the order of the epoch": lambda s: {**s, "random at the start of the epoch": s["random"]},
-    "the moments": lambda s: _without(s, "parts", "Adam", "state", value={}),
-    "the losses so far": lambda s: _without(
-        s, "journal", "log", "losses", value=s["journal"]["log"]["losses"] + 1e-9),
-    "the epochs so far": lambda s: _without(
-        s, "journal", "epochs", value=[[*e[:1], 0.0, *e[2:]] for e in s["journal"]["epochs"]]),
-    "the step": lambda s: {**s, "step": s["step"] - 1},
-    "a weight": lambda s: _without(
-        s, "parts", "model", "mu_layer.bias", value=torch.zeros(LATENTS)),
+FORGET = {  # of a VAE's checkpoint: the place of a part, and what is read there in its stead
+    "torch's random numbers": (("random", "cpu"),
+                               lambda _: torch.Generator().manual_seed(1).get_state()),
+    "Python's random numbers": (("random", "python"), lambda _: list(random.Random(1).getstate())),
+    "the order of the epoch": (("random at the start of the epoch",), lambda s: s["random"]),
+    "the moments": (("parts", "Adam", "state"), lambda _: {}),
+    "the losses so far": (("journal", "log", "losses"),
+                          lambda s: s["journal"]["log"]["losses"] + 1e-9),
+    "the epochs so far": (("journal", "epochs"),
+                          lambda s: [[*e[:1], 0.0, *e[2:]] for e in s["journal"]["epochs"]]),
+    "the step": (("step",), lambda s: s["step"] - 1),
+    "a weight": (("parts", "model", "mu_layer.bias"), lambda _: torch.zeros(LATENTS)),
 }
 
 
 def forgetful(part):
     """Make a `read_checkpoint` that loses one part of the state."""
+    (*outer, last), instead = FORGET[part]
+
     def read(path):
         state = checkpoints.read_checkpoint(path)
-        return state if state is None else FORGET[part](state)
+        if state is not None:
+            reduce(operator.getitem, outer, state)[last] = instead(state)
+        return state
     return read
 
 
@@ -260,11 +264,7 @@ def serve():
 
 
 class Children:
-    """The server's other end; use it in a `with` block.
-
-    Args:
-        folder: for the children's files.
-    """
+    """The server's other end, with a folder for the children's files; use it in a `with` block."""
 
     def __init__(self, folder):
         self.folder, self.jobs = Path(folder), itertools.count(100)
@@ -281,11 +281,8 @@ class Children:
     def run(self, training, checkpoint=None, after=None, at=None, forget=None):
         """Train in a child until it ends or is killed, after some seconds or at a call.
 
-        Returns:
-            The digest of the final state, or None if it was killed; the seconds that it took.
-
-        Raises:
-            AssertionError: it ended in another way; with what it said.
+        Returns the digest of the final state, or None if it was killed, and the seconds it took;
+        another end is an error with what the child said.
         """
         seed = next(self.jobs)
         log, digest = (self.folder / f"{seed}.{what}" for what in ("log", "digest"))
@@ -305,14 +302,9 @@ IN_A_SAVE = [("write", 2), ("fsync", 2), ("replace", 2), ("replace", 3), ("write
 
 
 class Series:
-    """Kills of one training, run after run, each resumed until it ends.
+    """Kills of one training at moments of `rng`, run after run, each resumed until it ends.
 
     Every end is compared with that of the same training, uninterrupted and without a checkpoint.
-
-    Args:
-        children: a `Children`.
-        training: key of TRAININGS.
-        rng: a `random.Random` for the moments.
     """
 
     def __init__(self, children, training, rng):
@@ -335,11 +327,8 @@ class Series:
                 self._ended(digest, path)
 
     def _one(self, path, harmless):
-        at = after = None
-        if not harmless and self.planned:
-            at = self.planned.pop(0)
-        elif not harmless:
-            after = self.rng.uniform(0, self.seconds / 2)
+        at = None if harmless or not self.planned else self.planned.pop(0)
+        after = None if harmless or at else self.rng.uniform(0, self.seconds / 2)
         left = _unfinished(path)  # by an earlier kill: so old that the next start removes it
         for file in left:
             os.utime(file, (0, 0))

@@ -5,50 +5,40 @@ import math
 import kills
 import pytest
 import torch
-from kills import SEED, digest_of, train_gan_to_the_end
+from kills import SEED, batches, digest_of, train_gan, train_gan_to_the_end
 from torch import nn
-from torch.utils.data import DataLoader, TensorDataset
 from trainings import SMALL
 
 import cscm77_helper as helper
 import gan
 from cscm77.training import journal
-from cscm77_helper import run_a_gan, train_vae
+from cscm77_helper import train_vae
 from vae import CVAE, VAE
 
 
-def digits(number=64, size=16):
-    rng = torch.Generator().manual_seed(0)
-    images = torch.rand(number, 1, 28, 28, generator=rng)
-    return DataLoader(TensorDataset(images, torch.arange(number) % 10), size)
-
-
-def run(folder, losses=(gan.discriminator_loss, gan.generator_loss), num_epochs=2, show_every=3,
-        **options):
+def run(num_epochs=2, **options):
+    """A generator and its history, after 4 steps an epoch."""
     torch.manual_seed(0)
-    D, G = gan.discriminator(), gan.generator()
-    solvers = gan.get_optimizer(D), gan.get_optimizer(G)
-    history = run_a_gan(D, G, *solvers, *losses, folder / "x.png", show_every, 16,
-                        num_epochs=num_epochs, loader_train=digits(), **options)
-    return D, G, history
+    D, G = (build() for build in SMALL)
+    return G, train_gan(D, G, num_epochs=num_epochs, loader_train=batches(64), **options)
 
 
 @pytest.mark.parametrize("probability", [torch.sigmoid, lambda scores: 2 * scores])
-def test_probabilities_are_those_of_the_scores_that_the_loss_was_taken_on(probability, tmp_path):
+def test_probabilities_are_those_of_the_scores_that_the_loss_was_taken_on(probability):
     seen = []
 
     def loss(real, fake):
         seen.append((probability(real).mean().item(), probability(fake).mean().item()))
         return gan.discriminator_loss(real, fake)
 
-    _, _, history = run(tmp_path, (loss, gan.generator_loss), probability=probability)
+    _, history = run(discriminator_loss=loss, probability=probability)
     assert history.d_real == pytest.approx([real for real, _ in seen])
     assert history.d_fake == pytest.approx([fake for _, fake in seen])
     assert len(seen) == 8
 
 
-def test_the_strip_is_drawn_from_the_same_noise_at_the_steps_that_are_shown(tmp_path):
-    _, G, history = run(tmp_path, show_every=7)  # at steps 0 and 7, the last
+def test_the_strip_is_drawn_from_the_same_noise_at_the_steps_that_are_shown():
+    G, history = run(show_every=7)  # at steps 0 and 7, the last
     assert history.strip.shape == (2, helper.STRIP_SAMPLES, 784)
     torch.manual_seed(0)
     noise = gan.sample_noise(helper.STRIP_SAMPLES, 96)
@@ -57,7 +47,7 @@ def test_the_strip_is_drawn_from_the_same_noise_at_the_steps_that_are_shown(tmp_
     assert not torch.equal(history.strip[0], history.strip[1])
 
 
-def test_the_best_generator_is_that_of_the_highest_score(tmp_path):
+def test_the_best_generator_is_that_of_the_highest_score():
     scores, states = iter([0.3, 0.9, 0.5]), []
 
     def score(G):
@@ -66,41 +56,39 @@ def test_the_best_generator_is_that_of_the_highest_score(tmp_path):
         torch.rand(5)  # these are not the training's
         return next(scores)
 
-    _, G, history = run(tmp_path, num_epochs=3, score=score)
+    G, history = run(3, score=score)
     assert history.scores == [0.3, 0.9, 0.5] and G.training
     assert all(torch.equal(value, states[1][name]) for name, value in history.G_best.items())
-    _, unscored, plain = run(tmp_path, num_epochs=3)
+    unscored, plain = run(3)
     assert digest_of(G.state_dict()) == digest_of(unscored.state_dict())
     assert plain.scores == [] and digest_of(plain.G_best) == digest_of(unscored.state_dict())
 
 
-def test_scores_and_the_best_generator_are_taken_up_from_the_checkpoint(tmp_path):
+def test_scores_and_the_best_generator_are_taken_up_from_the_checkpoint(path):
     def a_score_of(values):
         values = iter(values)
         return lambda G: next(values)
 
-    path = tmp_path / "run.pt"
-    _, _, whole = run(tmp_path, num_epochs=3, score=a_score_of([0.3, 0.9, 0.5]))
-    run(tmp_path, num_epochs=2, score=a_score_of([0.3, 0.9]), checkpoint=path)
-    _, _, resumed = run(tmp_path, num_epochs=3, score=a_score_of([0.5]), checkpoint=path)
-    assert resumed.scores == whole.scores and torch.equal(resumed.strip, whole.strip)
-    assert (resumed.d_real, resumed.d_fake) == (whole.d_real, whole.d_fake)
-    assert all(torch.equal(value, whole.G_best[name]) for name, value in resumed.G_best.items())
+    _, whole = run(3, score=a_score_of([0.3, 0.9, 0.5]))
+    run(2, score=a_score_of([0.3, 0.9]), checkpoint=path)
+    _, resumed = run(3, score=a_score_of([0.5]), checkpoint=path)
+    for name in ("scores", "strip", "d_real", "d_fake", "G_best"):
+        assert digest_of(getattr(resumed, name)) == digest_of(getattr(whole, name))
 
 
-def test_a_score_that_is_no_number_stops_with_its_epoch(tmp_path):
+def test_a_score_that_is_no_number_stops_with_its_epoch():
     with pytest.raises(FloatingPointError, match="epoch 0: expected a finite score, found nan"):
-        run(tmp_path, score=lambda G: math.nan)
+        run(score=lambda G: math.nan)
 
 
 @pytest.mark.parametrize("make, cond", [(VAE, False), (CVAE, True)])
-def test_an_epoch_keeps_what_became_of_the_first_validation_images(make, cond, tmp_path):
-    validation = list(digits(30, 16))
+def test_an_epoch_keeps_what_became_of_the_first_validation_images(make, cond, path):
+    validation = list(batches(30))
 
     def trained(epochs, checkpoint=None):
         torch.manual_seed(0)
         model = make(784, hidden_dim=16)
-        return model, [train_vae(epoch, model, digits(), cond, val_loader=validation,
+        return model, [train_vae(epoch, model, batches(), cond, val_loader=validation,
                                  checkpoint=checkpoint).reconstructed for epoch in range(epochs)]
 
     model, strip = trained(3)
@@ -111,12 +99,12 @@ def test_an_epoch_keeps_what_became_of_the_first_validation_images(make, cond, t
         expected = model(*helper.vae_inputs(model, x[:10], labels[:10], cond))[0].flatten(1)
     assert torch.equal(strip[2], expected) and strip[2].shape == (helper.STRIP_SAMPLES, 784)
     assert not torch.equal(strip[1], strip[2])
-    trained(2, tmp_path / "run.pt")
-    assert digest_of(trained(3, tmp_path / "run.pt")[1]) == digest_of(strip)
+    trained(2, path)
+    assert digest_of(trained(3, path)[1]) == digest_of(strip)
 
 
 def test_without_validation_images_nothing_is_kept_of_them():
-    epoch = train_vae(0, VAE(784, hidden_dim=16), digits())
+    epoch = train_vae(0, VAE(784, hidden_dim=16), batches())
     assert epoch.val_loss is None and epoch.reconstructed is None
 
 
@@ -177,10 +165,10 @@ def test_averaging_leaves_the_generator_alone():
     generator = small_generator()
     average = journal.averaged(generator)
     for _ in walk(generator, 3):
-        before = digest_of(generator.state_dict()), [m.training for m in generator.modules()]
+        before = digest_of(generator.state_dict())
         average.update_parameters(generator)
-        assert before == (digest_of(generator.state_dict()),
-                          [m.training for m in generator.modules()])
+        assert before == digest_of(generator.state_dict())
+        assert all(m.training for m in generator.modules())
     assert all(p.requires_grad for p in generator.parameters())
     assert not any(p.requires_grad for p in average.parameters()) and not average.module.training
     assert not ({p.data_ptr() for p in generator.parameters()}
@@ -195,12 +183,12 @@ def test_a_gan_averages_every_eighth_step_and_trains_as_without(monkeypatch):
         seen.append({name: value.clone() for name, value in G.state_dict().items()})
         return result
 
-    def train(path):
-        return train_gan_to_the_end(path, SMALL, lambda: kills.shuffled(20, 4), 4)  # 10 steps
+    def train():
+        torch.manual_seed(SEED)
+        return train_gan_to_the_end(None, SMALL, lambda: kills.shuffled(20, 4), 4)[0]  # 10 steps
 
     monkeypatch.setattr(helper, "generator_step", step)
-    torch.manual_seed(SEED)
-    (_, G, *_, average, best), *_ = train(None)
+    _, G, *_, average, best = train()
     assert len(seen) == 10 and digest_of(best) == digest_of(G) == digest_of(seen[9])
     for name, value in average.items():
         expected = seen[8][name]
@@ -208,12 +196,11 @@ def test_a_gan_averages_every_eighth_step_and_trains_as_without(monkeypatch):
             expected = 2 / 11 * seen[0][name] + 9 / 11 * expected
         torch.testing.assert_close(value, expected, rtol=1e-5, atol=1e-6)
     monkeypatch.setattr(journal.AveragedModel, "update_parameters", lambda *_: None)
-    torch.manual_seed(SEED)
-    assert digest_of(train(None)[0][1]) == digest_of(G)
+    assert digest_of(train()[1]) == digest_of(G)
 
 
-def test_the_history_s_generators_are_no_part_of_the_one_that_is_trained(tmp_path):
-    _, G, history = run(tmp_path, checkpoint=tmp_path / "run.pt")
+def test_the_history_s_generators_are_no_part_of_the_one_that_is_trained(path):
+    G, history = run(checkpoint=path)
     before = digest_of(history.G_best), digest_of(history.G_average.state_dict())
     with torch.no_grad():
         for p in G.parameters():
