@@ -1,13 +1,10 @@
-"""Trainings in child processes that are killed with SIGKILL and resumed; a command to soak, too:
-
-    python tests/kills.py --minutes 10
+"""Trainings that run to the end, here or in child processes killed with SIGKILL and resumed.
 
 A server process imports torch once and forks a child for each training, so that a child costs
 milliseconds. A child saves after every step, takes every warning for an error, and leaves a digest
 of its final state if it gets that far.
 """
 
-import argparse
 import hashlib
 import io
 import itertools
@@ -23,7 +20,6 @@ import tempfile
 import time
 import traceback
 import warnings
-from contextlib import contextmanager
 from functools import partial, reduce
 from pathlib import Path
 
@@ -87,10 +83,10 @@ def train_vae_to_the_end(checkpoint, loader=shuffled, cond=False, epochs=3, vali
     """All of the final state of a small VAE or CVAE; `between` is called after each epoch."""
     model = model or (CVAE if cond else VAE)(784, latent_size=LATENTS, hidden_dim=HIDDEN)
     train_loader, history = loader(), []
+    val_loader = list(batches(40)) if validate else None  # this draws a random number
     for epoch in range(epochs):
         history.append(helper.train_vae(epoch, model, train_loader, cond, checkpoint=checkpoint,
-                                        val_loader=list(batches(40)) if validate else None,
-                                        **options))
+                                        val_loader=val_loader, **options))
         between()
     run = resume.EpochRun.kept_for(model)
     generator = getattr(train_loader, "generator", None)
@@ -128,10 +124,10 @@ TRAININGS = {
 }
 
 
-def draw_nothing():
+def draw_nothing(patch=setattr):
     """Let a GAN draw no pictures: they take longer than its steps."""
     for name in ("show_and_close", "save_picture", "draw_digits"):
-        setattr(helper, name, lambda *_, **__: None)
+        patch(helper, name, lambda *_, **__: None)
 
 
 def digest_of(value):
@@ -156,7 +152,6 @@ def _feed(sha, value):
 
 
 # ---------------------------------------------------------------- states with one part lost
-
 
 FORGET = {  # of a VAE's checkpoint: the place of a part, and what is read there in its stead
     "torch's random numbers": (("random", "cpu"),
@@ -270,7 +265,7 @@ class Children:
         self.folder, self.jobs = Path(folder), itertools.count(100)
 
     def __enter__(self):
-        self.server = subprocess.Popen([sys.executable, __file__, "--serve"], text=True, cwd=TOP,
+        self.server = subprocess.Popen([sys.executable, __file__], text=True, cwd=TOP,
                                        stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         return self
 
@@ -301,85 +296,44 @@ IN_A_SAVE = [("write", 2), ("fsync", 2), ("replace", 2), ("replace", 3), ("write
              ("replace", 1), ("fsync", 1)]
 
 
-class Series:
-    """Kills of one training at moments of `rng`, run after run, each resumed until it ends.
+def killed_and_resumed(children, training, kills, rng):
+    """Kill so many children, run after run, at chosen calls, then at moments of `rng`; resume each.
 
     Every end is compared with that of the same training, uninterrupted and without a checkpoint.
+
+    Returns:
+        The number of kills in a save, and that of the ends that were other ones.
     """
-
-    def __init__(self, children, training, rng):
-        self.children, self.training, self.rng = children, training, rng
-        self.kills = self.kills_in_a_save = self.ends = self.wrong = 0
-        self.planned = list(IN_A_SAVE)
-        self.expected, _ = children.run(training)
-        with self._checkpoint() as path:
-            digest, self.seconds = children.run(training, path)
-            self._ended(digest, path)
-
-    def go_on(self, kills):
-        """Kill so many children, those at chosen calls first, and let the last run end."""
-        last = self.kills + kills
-        while self.kills < last:
-            with self._checkpoint() as path:
-                digest = None
-                while digest is None:
-                    digest = self._one(path, harmless=self.kills == last)
-                self._ended(digest, path)
-
-    def _one(self, path, harmless):
-        at = None if harmless or not self.planned else self.planned.pop(0)
-        after = None if harmless or at else self.rng.uniform(0, self.seconds / 2)
+    expected, _ = children.run(training)
+    path = _new_path(children)
+    digest, seconds = children.run(training, path)
+    planned, killed, in_a_save, wrong = list(IN_A_SAVE), 0, 0, int(digest != expected)
+    while killed < kills or digest is None:
+        if digest is not None:
+            shutil.rmtree(path.parent)
+            path = _new_path(children)
+        at = planned.pop(0) if planned and killed < kills else None
+        after = None if at or killed == kills else rng.uniform(0, seconds / 2)
         left = _unfinished(path)  # by an earlier kill: so old that the next start removes it
         for file in left:
             os.utime(file, (0, 0))
-        digest, _ = self.children.run(self.training, path, after=after, at=at)
-        self.kills += digest is None
-        in_a_save = at is not None or bool(_unfinished(path) - left)
-        self.kills_in_a_save += digest is None and in_a_save
-        return digest
+        digest, _ = children.run(training, path, after=after, at=at)
+        if digest is None:
+            killed += 1
+            in_a_save += at is not None or bool(_unfinished(path) - left)
+        else:
+            wrong += digest != expected
+            assert not _unfinished(path), "a finished training leaves no half-written file"
+    return in_a_save, wrong
 
-    def _ended(self, digest, path):
-        self.ends += 1
-        self.wrong += digest != self.expected
-        assert not _unfinished(path), "a finished training leaves no half-written file"
 
-    @contextmanager
-    def _checkpoint(self):
-        folder = Path(tempfile.mkdtemp(dir=self.children.folder))
-        yield folder / f"{self.training}.pt"
-        shutil.rmtree(folder)
-
-    def __str__(self):
-        return (f"{self.training}: {self.kills} kills, {self.kills_in_a_save} of them in a save; "
-                f"{self.ends} trainings went on to the end, {self.wrong} of them to another one")
+def _new_path(children):
+    return Path(tempfile.mkdtemp(dir=children.folder)) / "run.pt"
 
 
 def _unfinished(path):
     return set(path.parent.glob(f".{path.name}.*{files.UNFINISHED}"))
 
 
-def soak(minutes, seed):
-    """Kill all trainings in turn for so many minutes; whether all ends were equal."""
-    until, rng = time.monotonic() + 60 * minutes, random.Random(seed)
-    with tempfile.TemporaryDirectory() as folder, Children(folder) as children:
-        series = [Series(children, training, rng) for training in TRAININGS]
-        while time.monotonic() < until:
-            for one in series:
-                one.planned = [(name, rng.randint(1, 9))
-                               for name in ("write", "fsync", "replace", "write_checkpoint")]
-                one.go_on(12)
-                print(one, flush=True)
-    print(f"{sum(one.kills for one in series)} kills, seed {seed}")
-    return not any(one.wrong for one in series)
-
-
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description="Kill trainings at random moments.")
-    parser.add_argument("--minutes", type=float, default=10)
-    parser.add_argument("--seed", type=int, default=0, help="of the moments")
-    parser.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)
-    options = parser.parse_args()
-    if options.serve:
-        serve()
-    else:
-        sys.exit(not soak(options.minutes, options.seed))
+    serve()

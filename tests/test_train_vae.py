@@ -8,7 +8,7 @@ from kills import batches as loader
 from kills import digest_of, digits
 from torch import nn
 from torch.nn.parallel import DataParallel
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import TensorDataset
 
 import cscm77_helper as helper
 import vae
@@ -116,8 +116,7 @@ def test_the_parts_of_the_loss_are_those_of_vae_py():
 
 
 def test_data_parallel_with_26_classes_trains_evaluates_and_resumes(tmp_path):
-    x, y = digits(128)
-    letters = DataLoader(TensorDataset(x, (y + 16).to(torch.uint8)), 32)
+    letters = loader(128, 32, lambda x, y: (x, (y + 16).to(torch.uint8)))
     for _ in range(2):
         model = DataParallel(CVAE(784, num_classes=26, hidden_dim=8))
         curve = [train_vae(epoch, model, letters, cond=True, val_loader=letters,
@@ -143,7 +142,7 @@ def bad_batches(change):
 
 
 def all_batches(change):
-    return [change(x, y) for x, y in loader()]
+    return loader(change=change)
 
 
 def trains(*arguments, epoch=0, **options):
