@@ -20,17 +20,18 @@ from cscm77.measure.judge import Judge
 from cscm77.measure.latents import kl_of_latents
 from cscm77.studies import choices
 from cscm77.studies.choices import (
+    STUDY,
     TRIALS,
     Trial,
     build,
     main,
-    read_study,
     study_curves,
     study_made_from,
     study_table,
     train_trial,
     training_name,
 )
+from cscm77.studies.results_file import BATCH_SIZE, EPOCHS, read_results
 from cscm77.utils import arithmetic
 from cscm77_helper import evaluate_vae, train_vae
 
@@ -177,8 +178,8 @@ def test_label_gains_scale_the_label_columns_alone(module_gain, monkeypatch):
 @pytest.mark.parametrize("trial", [
     Trial("", "", hidden_dim=16), Trial("", "", hidden_dim=16, precision="highest", seed=1),
     Trial("", "", "CVAE", 16, label_gains=GAINS)])
-def test_a_trial_is_the_notebooks_loop_bit_for_bit(trial, loaders):
-    row = train_trial(trial, loaders, 2, tested=True)
+def test_a_trial_is_the_notebooks_loop_bit_for_bit(trial, loaders, judge):
+    row = train_trial(trial, loaders, 2, lambda: judge, tested=True)
     cond = trial.model == "CVAE"
     with arithmetic(trial.precision):
         torch.manual_seed(trial.seed)
@@ -197,15 +198,15 @@ def test_a_trial_is_the_notebooks_loop_bit_for_bit(trial, loaders):
 
 
 def test_only_where_asked_are_test_images_looked_at(loaders):
-    row = train_trial(SMALL, loaders._replace(test=None), 1)
-    assert row.keys() == choices.STUDY.measures
+    row = train_trial(SMALL, loaders._replace(test=None), 1, None)
+    assert row.keys() == STUDY.measures
 
 
 def test_a_judge_says_how_often_a_cvae_draws_what_it_is_asked_for(loaders, judge):
-    row = train_trial(Trial("", "", "CVAE", 8, label_gains=(1, 1)), loaders, 1, judge=lambda: judge)
+    row = train_trial(Trial("", "", "CVAE", 8, label_gains=(1, 1)), loaders, 1, lambda: judge)
     assert 0 <= row["accuracy"] < 0.3 and row["judge's accuracy"] == 0.75
     never = partial(pytest.fail, "a VAE needs no judge")
-    assert "accuracy" not in train_trial(SMALL, loaders, 1, judge=never)
+    assert "accuracy" not in train_trial(SMALL, loaders, 1, never)
 
 
 @pytest.mark.parametrize("fails", [False, True])
@@ -222,7 +223,7 @@ def test_a_trial_prints_nothing_and_leaves_the_state_of_the_process(fails, loade
     random.seed(1)
     before = torch.get_rng_state(), random.getstate(), torch.get_float32_matmul_precision()
     with pytest.raises(RuntimeError, match="on the way") if fails else nullcontext():
-        train_trial(SMALL, loaders, 1)
+        train_trial(SMALL, loaders, 1, None)
     assert seen == ["medium"]
     assert torch.equal(torch.get_rng_state(), before[0])
     assert (random.getstate(), torch.get_float32_matmul_precision()) == before[1:]
@@ -252,7 +253,7 @@ def test_the_command_trains_each_distinct_trial_once_and_prints_every_table(
     monkeypatch.setattr(choices, "train_vae", train_or_fail)
     arguments = ["--mnist", str(tiny_mnist), "--images", "256", "--output", str(path)]
     assert main([*arguments, "--epochs", "1"]) == 0
-    results = read_study(path)["results"]
+    results = read_results(STUDY, path)["results"]
     assert list(results) == [training_name(trial) for trial in (*few[:2], *few[3:])]
     assert ["test" in row for row in results.values()] == [True, False, True, False]
     assert results["VAE hidden_dim=12"] == {"error": "epoch 0, step 7: the loss is nan"}
@@ -266,10 +267,8 @@ def test_the_command_trains_each_distinct_trial_once_and_prints_every_table(
 
 
 def test_the_command_line_s_own_settings_are_those_of_the_committed_study():
-    study = choices.STUDY
-    assert (study.command, study.epochs, study.batch_size) == (
-        "python -m cscm77.studies.choices", 10, 128)
-    assert study.path == TOP / "cscm77" / "studies" / "study.json"
+    assert (STUDY.command, EPOCHS, BATCH_SIZE) == ("python -m cscm77.studies.choices", 10, 128)
+    assert STUDY.path == TOP / "cscm77" / "studies" / "study.json"
 
 
 # ---------------------------------------------------------------- tables
@@ -356,7 +355,7 @@ def test_curves_are_those_of_what_is_trained(tmp_path):
 
 
 def test_the_committed_study_holds_every_trial_of_all_of_mnist():
-    made = read_study()
+    made = read_results(STUDY, STUDY.path)
     expected = {**MADE_FROM, "validation images": 5000, "test images": 10000, "batch": 128}
     assert {field: made["provenance"][field] for field in expected} == expected
     assert set(made["results"]) == {training_name(trial) for trial in TRIALS}
@@ -372,6 +371,6 @@ def test_the_committed_study_agrees_with_the_committed_notebook():
     printed = re.findall(r"Train Epoch: 9 \\tLoss: ([0-9.]+)", notebook)
     losses = [float(loss) for loss in printed]
     assert len(losses) == 2  # the VAE's and the CVAE's
-    results, cvae = read_study()["results"], f"CVAE label_gains={GAINS}"
+    results, cvae = read_results(STUDY, STUDY.path)["results"], f"CVAE label_gains={GAINS}"
     assert results[cvae]["accuracy"] >= 0.97
     assert [results[name]["train_loss"] for name in ("VAE", cvae)] == pytest.approx(losses, abs=1)

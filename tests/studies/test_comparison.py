@@ -149,7 +149,7 @@ def test_without_results_it_says_which_command_makes_them(tmp_path):
 
 @pytest.fixture
 def committed():
-    return read_results(comparison.STUDY, comparison.RESULTS)
+    return read_results(comparison.STUDY, comparison.STUDY.path)
 
 
 def test_the_committed_comparison_is_whole(committed):
