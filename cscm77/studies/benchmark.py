@@ -7,7 +7,6 @@ and of its matrix products alone. They run on a GPU where there is one.
 A model is named as in `ROWS`, a loop as in `LOOPS`.
 """
 
-import argparse
 import io
 import multiprocessing
 import subprocess
@@ -27,13 +26,7 @@ from cscm77.report.evidence import as_markdown
 from cscm77.studies import reference, results_file
 from cscm77.studies.reference import TimedBatches, intervals, now
 from cscm77.studies.results_file import BATCH_SIZE, PIXELS
-from cscm77.utils import (
-    arithmetic,
-    default_device,
-    keep_freed_memory,
-    processor_name,
-    reset_seed,
-)
+from cscm77.utils import arithmetic, default_device, keep_freed_memory, processor_name, reset_seed
 from cscm77_helper import run_a_gan, show_images, train_vae
 from vae import CVAE, VAE
 
@@ -126,7 +119,7 @@ def train(model, loop, batches):
     return seconds, networks
 
 
-# ---------------------------------------------------------------- measuring
+# ---------------------------------------------------------------- time and peak memory
 
 
 def time_model(model, loop, loader, steps):
@@ -152,15 +145,7 @@ def time_picture(loop, images):
 def measure_in_turns(row, columns, rounds, measure, measure_products=None):
     """Measure the columns one after another, round by round, each in its own arithmetic.
 
-    Args:
-        row: what is measured.
-        columns: of `COLUMNS`.
-        rounds: at least 1.
-        measure: function of a loop's name that returns seconds.
-        measure_products: function that returns the seconds of our loop's products alone.
-
-    Returns:
-        A `Result` without memory.
+    `measure`, of a loop's name, returns seconds, `measure_products` those of our products alone.
     """
     result = Result(row, *({column: [] for column in columns} for _ in range(2)))
     for number in range(1, rounds + 1):
@@ -175,10 +160,7 @@ def measure_in_turns(row, columns, rounds, measure, measure_products=None):
 
 
 def measure_model(model, loaders, rounds, steps):
-    """Measure one model; the loaders are {loop: loader}. Returns a `Result` without memory.
-
-    So many steps of a GAN, and of the products alone, are timed in a round.
-    """
+    """Measure a model by its loops' loaders; steps: of a GAN and of the products, in a round."""
     for column in COLUMNS:
         with column.arithmetic():
             train(model, column.loop, TimedBatches(loaders[column.loop], reference.WARM_UP))
@@ -198,17 +180,8 @@ def measure_pictures(images, rounds):
                             lambda loop: time_picture(loop, images))
 
 
-# ---------------------------------------------------------------- peak memory
-
-
 def peak_memories(model, folder, digits):
-    """The peak memory of both loops, each in a process of its own, in GiB: "reference / ours".
-
-    Args:
-        model: of `ROWS`.
-        folder: of MNIST's files, or None.
-        digits: (images, labels), for the reference.
-    """
+    """The peak memory of both loops, in GiB, from MNIST's folder and (images, labels)."""
     print(f"{ROWS[model].title}: peak memory, in processes of their own", flush=True)
     with TemporaryDirectory() as temporary:
         path = Path(temporary) / "digits.pt"
@@ -304,20 +277,18 @@ def main(arguments=None):
     """Run the command line; returns the exit status."""
     options = parse(arguments)
     plt.switch_backend("agg")
+    stopped = "there is no table: a part of the rounds would be no measurement"
     with MEDIUM.arithmetic():  # before torch starts its threads, which then flush too
         keep_freed_memory()
-        return results_file.exit_status(
-            lambda: run(options),
-            "there is no table: a part of the rounds would be no measurement")
+        return results_file.exit_status(lambda: run(options), stopped)
 
 
 def parse(arguments):
     """Read the command line."""
-    parser = argparse.ArgumentParser(prog="python -m cscm77.studies.benchmark",
-                                     description=__doc__.partition("\n\n")[0])
+    parser = results_file.image_parser("python -m cscm77.studies.benchmark",
+                                       __doc__.partition("\n\n")[0])
     parser.add_argument("rows", nargs="*", metavar="ROW",
                         help=f"of {', '.join(ROWS)}; all when not given")
-    results_file.add_image_options(parser)
     results_file.add_number(parser, "--rounds", 3, 1, "(3)")
     results_file.add_number(parser, "--steps", 100, 1,
                             "of a GAN, and of the products alone, that are timed in a round (100); "
@@ -344,11 +315,11 @@ def run(options):
     for row in dict.fromkeys(options.rows or ROWS):
         if row == "pictures":
             results.append(measure_pictures(data[:BATCH_SIZE][0], options.rounds))
-            continue
-        memory = peak_memories(row, options.mnist, digits)
-        steps = dc_steps(options.steps) if row == "dc-gan" else options.steps
-        result = measure_model(row, loaders, options.rounds, steps)
-        results.append(result._replace(memory=memory))
+        else:
+            memory = peak_memories(row, options.mnist, digits)
+            steps = dc_steps(options.steps) if row == "dc-gan" else options.steps
+            result = measure_model(row, loaders, options.rounds, steps)
+            results.append(result._replace(memory=memory))
     print(f"\n{conditions(data, options)}\n\n{table(results)}")
 
 

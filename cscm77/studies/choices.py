@@ -43,6 +43,7 @@ class Trial(NamedTuple):
     seed: int = 0
 
 
+BRIEF = " (the brief's)"
 TRIALS = (
     Trial("initialisation", "He normal before ReLU (ours)"),
     Trial("initialisation", "the same, seed 1", seed=1),
@@ -55,26 +56,17 @@ TRIALS = (
     Trial("initialisation", "PyTorch's default", init="pytorch"),
     Trial("initialisation", "He, output layer at zero", init="zero_output"),
     Trial("initialisation", "He, log-variance bias -2", init="narrow_posterior"),
-    Trial("hidden size", "128", hidden_dim=128),
-    Trial("hidden size", "256", hidden_dim=256),
-    Trial("hidden size", "400 (ours)", hidden_dim=400),
-    Trial("hidden size", "512", hidden_dim=512),
-    Trial("latent size", "2", latent_size=2),
-    Trial("latent size", "5", latent_size=5),
-    Trial("latent size", "10", latent_size=10),
-    Trial("latent size", "15 (the brief's)"),
-    Trial("latent size", "30", latent_size=30),
-    Trial("learning rate", "0.0003", learning_rate=3e-4),
-    Trial("learning rate", "0.001 (the brief's)"),
-    Trial("learning rate", "0.003", learning_rate=3e-3),
+    *(Trial("hidden size", f"{size}{' (ours)' * (size == 400)}", hidden_dim=size)
+      for size in (128, 256, 400, 512)),
+    *(Trial("latent size", f"{size}{BRIEF * (size == 15)}", latent_size=size)
+      for size in (2, 5, 10, 15, 30)),
+    *(Trial("learning rate", f"{rate}{BRIEF * (rate == 1e-3)}", learning_rate=rate)
+      for rate in (3e-4, 1e-3, 3e-3)),
     *(Trial("precision", f"{precision}, seed {seed}", precision=precision, seed=seed)
       for precision in ("medium", "highest") for seed in (0, 1, 2)),
-    Trial("label gain", "1, 1", model="CVAE", label_gains=(1, 1)),
-    Trial("label gain", "4, 4", model="CVAE", label_gains=(4, 4)),
-    Trial("label gain", "16, 4", model="CVAE", label_gains=(16, 4)),
-    Trial("label gain", "16, 8 (ours)", model="CVAE", label_gains=(16, 8)),
-    Trial("label gain", "16, 16", model="CVAE", label_gains=(16, 16)),
-    Trial("label gain", "32, 16", model="CVAE", label_gains=(32, 16)),
+    *(Trial("label gain", f"{encoder}, {decoder}{' (ours)' * ((encoder, decoder) == (16, 8))}",
+            model="CVAE", label_gains=(encoder, decoder))
+      for encoder, decoder in ((1, 1), (4, 4), (16, 4), (16, 8), (16, 16), (32, 16))),
 )
 # Test images are for final numbers: a choice made on them would flatter itself. The tables that are
 # there for choosing hold validation losses; the precision is no choice to be made by loss, it is to
@@ -171,18 +163,10 @@ def prepare(loaders, epochs):
 
 
 def train_trial(trial, loaders, epochs, judge, *, tested=False):
-    """Train one trial; the process's precision and random numbers are put back.
+    """Train one trial, and return its row; the process's precision and random numbers are put back.
 
-    Args:
-        trial: the `Trial`.
-        loaders: of `mnist_loaders`.
-        epochs: at least 1.
-        judge: function that returns a `Judge`, called for a CVAE alone; of 10,000 digits that were
-            asked for, it says how many it recognises.
-        tested: whether the test loss is measured too.
-
-    Returns:
-        A row of results: a dict of the study's measures (and "test", "accuracy").
+    `judge` makes a `Judge`, for a CVAE alone; of 10,000 digits that were asked for, it says how
+    many it recognises. The test loss is measured only where asked for.
     """
     device, cond = loaders.train.dataset.pixels.device, trial.model == "CVAE"
     with seeded(device), arithmetic(trial.precision):
@@ -207,15 +191,10 @@ def train_trial(trial, loaders, epochs, judge, *, tested=False):
 
 
 def study_table(group, path=STUDY.path):
-    """One group of trials as a table of text; its first line says what it was made from.
-
-    Args:
-        group: of `groups`: "initialisation", "hidden size" and so on.
-        path: of the file of results.
+    """One of the `groups` of trials as a table of text; it says what it was made from.
 
     Raises:
-        ValueError: there is no such group.
-        FileNotFoundError, ResultsError: as `results_file.read_results` says.
+        ValueError: there is no such group; others as `results_file.read_results` says.
     """
     made, rows = _made_and_rows(group, path)
     split, (titles, lines) = (("test", _test_table(rows)) if group == TESTED else

@@ -38,28 +38,25 @@ SEEDS = (0, 1, 2)
 SAMPLES = 10_000
 LATENTS = 15
 REAL = "training images"  # the row of what real images get
-AVERAGED = ", averaged"  # what a row's name ends with where the averaged generator drew
 ENDLESS = 10**9  # steps between two pictures: none is wanted
 
 
 class GAN(NamedTuple):
     """What makes one GAN another."""
 
-    discriminator: callable
-    generator: callable
-    d_loss: callable
-    g_loss: callable
+    networks: tuple  # functions that make D and G
+    losses: tuple  # of D and of G
     fraction_of_epochs: float = 1
     first_weights: callable = nn.Identity()  # handed to `apply`
 
 
 VAES = {"VAE": VAE, "CVAE": CVAE}
-GANS = {"FC-GAN": GAN(gan.discriminator, gan.generator,
-                      gan.discriminator_loss, gan.generator_loss),
-        "LS-GAN": GAN(gan.discriminator, gan.generator,
-                      gan.ls_discriminator_loss, gan.ls_generator_loss),
-        "DC-GAN": GAN(gan.build_dc_classifier, gan.build_dc_generator,
-                      gan.discriminator_loss, gan.generator_loss, 0.5, initialize_weights)}
+GANS = {"FC-GAN": GAN((gan.discriminator, gan.generator),
+                      (gan.discriminator_loss, gan.generator_loss)),
+        "LS-GAN": GAN((gan.discriminator, gan.generator),
+                      (gan.ls_discriminator_loss, gan.ls_generator_loss)),
+        "DC-GAN": GAN((gan.build_dc_classifier, gan.build_dc_generator),
+                      (gan.discriminator_loss, gan.generator_loss), 0.5, initialize_weights)}
 COLUMNS = {"frechet": ("Frechet", ".2f"), "kernel": ("kernel", ".1f"), "score": ("score", ".2f"),
            "uniformity": ("off uniform", ".3f"), "precision": ("precision", ".3f"),
            "recall": ("recall", ".3f"), "density": ("density", ".2f"),
@@ -86,18 +83,16 @@ def prepare(loaders, epochs):
         numbers = {name: round(value, 6) for name, value in quality.items()}
         return {**numbers, "classes": classes}, reading.labels
 
-    trainings = {REAL: (REAL, partial(_row_of_real_images, loaders, measured))}
+    def row_of_real_images():
+        return {"quality": measured(loaders.train.dataset.images[-SAMPLES:])[0], "minutes": 0}
+
+    trainings = {REAL: (REAL, row_of_real_images)}
     for seed in SEEDS:
         for model in (*VAES, *GANS):
             row_of, name = _row_of_vae if model in VAES else _row_of_gan, training_name(model, seed)
             trainings[name] = name, partial(row_of, model, seed, loaders, epochs, measured)
     provenance = results_file.provenance_of(loaders, epochs)
     return {**provenance, "judge's accuracy": round(judge.accuracy, 4)}, trainings
-
-
-def _row_of_real_images(loaders, measured):
-    images = loaders.train.dataset.images[-SAMPLES:]
-    return {"quality": measured(images)[0], "minutes": 0}
 
 
 def _row_of_vae(name, seed, loaders, epochs, measured):
@@ -123,11 +118,10 @@ def _row_of_gan(name, seed, loaders, epochs, measured):
     """A row of a GAN; the DC-GAN has half the epochs."""
     device, model = loaders.train.dataset.pixels.device, GANS[name]
     reset_seed(seed)
-    D, G = (make().to(device).apply(model.first_weights)
-            for make in (model.discriminator, model.generator))
+    D, G = (make().to(device).apply(model.first_weights) for make in model.networks)
     with TemporaryDirectory() as folder:
         history, minutes = quietly(lambda: run_a_gan(
-            D, G, gan.get_optimizer(D), gan.get_optimizer(G), model.d_loss, model.g_loss,
+            D, G, gan.get_optimizer(D), gan.get_optimizer(G), *model.losses,
             Path(folder) / "gan.png", ENDLESS, results_file.BATCH_SIZE,
             num_epochs=max(1, int(epochs * model.fraction_of_epochs)), loader_train=loaders.train))
     with seeded(device, seed):
@@ -142,11 +136,7 @@ def _row_of_gan(name, seed, loaders, epochs, measured):
 
 
 def comparison_table(path=STUDY.path):
-    """The comparison as a table of text, mean and standard deviation over the seeds.
-
-    Raises:
-        FileNotFoundError, ResultsError: as `results_file.read_results` says.
-    """
+    """The comparison as a table of text; errors are those of `results_file.read_results`."""
     made = results_file.read_results(STUDY, path)
     lines, notes = _lines_and_notes(made["results"])
     accuracy = made["provenance"].get("judge's accuracy", 0)
@@ -168,7 +158,7 @@ def _lines_and_notes(results):
         notes += [f"{model}: {row['error']}" for row in rows.values() if row and "error" in row]
         notes += [f"{name}: not trained yet" for name, row in rows.items() if row is None]
         rows = [row for row in rows.values() if row and "error" not in row]
-        for samples, ending in (("quality", ""), ("averaged", AVERAGED)):
+        for samples, ending in (("quality", ""), ("averaged", ", averaged")):
             if any(samples in row for row in rows):
                 lines[model + ending] = _line(rows, samples)
     if REAL in results:

@@ -54,12 +54,9 @@ def reference_loader(images, labels):
 
 
 def train_as_in_the_brief(model, networks, batches):
-    """Train networks by the loop that the brief and its public solutions write.
+    """Train a model's [VAE], or [D, G], by the loop that the brief and public solutions write.
 
-    Args:
-        model: "vae", "cvae", "fc-gan" or "dc-gan".
-        networks: [VAE], or [D, G].
-        batches: of (images (N, 1, 28, 28) in [0, 1], labels (N,)).
+    The batches are of (images (N, 1, 28, 28) in [0, 1], labels (N,)).
     """
     if model in ("vae", "cvae"):
         _brief_vae_epoch(*networks, batches, cond=model == "cvae")
@@ -128,8 +125,7 @@ def show_images_as_axes(images):
 class ProductRecorder(TorchDispatchMode):
     """Keeps, in a `with` block, the products that are made there, backward passes included.
 
-    Each is a function of no arguments that makes it again: a call of torch.ops.aten on the operands
-    it was given, in whose strides transpositions and memory formats stay.
+    Each is a `partial` of torch.ops.aten: transpositions and memory formats stay in the strides.
     """
 
     def __init__(self):
@@ -217,9 +213,8 @@ class TimedBatches:
     """The first batches of a loader, or all; `asked`: when each was asked for, and one more."""
 
     def __init__(self, loader, steps=None):
-        self.loader, self.dataset = loader, loader.dataset
+        self.loader, self.dataset, self.asked = loader, loader.dataset, []
         self.steps = len(loader) if steps is None else min(steps, len(loader))
-        self.asked = []
 
     def __len__(self):
         return self.steps
@@ -233,19 +228,16 @@ class TimedBatches:
 
 
 def peak_memory():
-    """The most memory that this process held so far, in GiB; on a GPU the device's, in tensors.
-
-    None where the system does not tell.
-    """
+    """The most GiB that this process held so far, on a GPU in tensors there; None if unknown."""
     if default_device().type == "cuda":
         return torch.cuda.max_memory_allocated() / 2**30
     with suppress(OSError):  # the file is Linux's; what getrusage tells there can be the parent's
         for line in Path("/proc/self/status").read_text().splitlines():
             if line.startswith("VmHWM:"):
                 return int(line.split()[1]) / 2**20  # from KiB
-    try:
+    with suppress(ImportError):  # on Windows
         import resource
-    except ImportError:  # Windows
-        return None
-    unit = 2**30 if sys.platform == "darwin" else 2**20
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
+
+        unit = 2**30 if sys.platform == "darwin" else 2**20
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
+    return None

@@ -66,15 +66,13 @@ def quietly(train):
 def read_results(study, path):
     """The content of a file of results.
 
-    Raises:
-        FileNotFoundError: there is none; says which command makes it.
-        ResultsError: it is damaged, or something else.
+    FileNotFoundError says which command makes it, `ResultsError` that it is damaged or not ours.
     """
     try:
         made = json.loads(Path(path).read_text(encoding="utf-8"))
         rows = made["results"].values()
         if made["provenance"].keys() >= MADE_FROM and all(
-                "error" in row.keys() or study.measures <= row.keys() for row in rows):
+                {"error"} <= row.keys() or study.measures <= row.keys() for row in rows):
             return made
         reason = "entries are missing"
     except FileNotFoundError:
@@ -160,12 +158,8 @@ def _save(path, provenance, results):
 def run_command(study, prepare, tables, arguments=None):
     """Run a study's command line: train what its file lacks, print its tables; the exit status.
 
-    Args:
-        study: the `Study`.
-        prepare: function of (loaders, epochs) that returns the provenance (a file that says
-            otherwise is not added to) and {name: (title, function that trains and returns a row)}.
-        tables: function of the path of the results that returns texts.
-        arguments: of the command line; those of the process when None.
+    `prepare`, of (loaders, epochs), returns the provenance (a file that says otherwise is not added
+    to) and {name: (title, function that trains and returns a row)}; `tables`, of the path, texts.
     """
     options = parse(study, arguments)
 
@@ -181,12 +175,7 @@ def run_command(study, prepare, tables, arguments=None):
 
 
 def exit_status(run, stopped):
-    """Run a command: 0, 130 after Ctrl-C, or 1; what ended it is one line of text.
-
-    Args:
-        run: function without arguments.
-        stopped: what becomes of the work at Ctrl-C, in words.
-    """
+    """Run a command: 0, 1 after an error, 130 after Ctrl-C, with one line about it."""
     printable_output()
     try:
         run()
@@ -201,11 +190,9 @@ def exit_status(run, stopped):
 
 def parse(study, arguments):
     """Read the command line of a study."""
-    parser = argparse.ArgumentParser(
-        prog=study.command, description=study.description,
-        epilog=f"All of it takes some {study.minutes} minutes without a GPU; started again, "
-               "it trains what is missing.")
-    add_image_options(parser)
+    parser = image_parser(study.command, study.description)
+    parser.epilog = (f"All of it takes some {study.minutes} minutes without a GPU; started again, "
+                     "it trains what is missing.")
     add_number(parser, "--epochs", EPOCHS, 1, f"of each training ({EPOCHS})")
     parser.add_argument("--output", type=Path, default=study.path, metavar="FILE",
                         help=f"file of the results ({study.path.name} beside this module)")
@@ -218,11 +205,13 @@ def parse(study, arguments):
     return parser.parse_args(arguments)
 
 
-def add_image_options(parser):
-    """Add the options that `load_images` reads."""
+def image_parser(command, description):
+    """A parser of command lines with the options that `load_images` reads."""
+    parser = argparse.ArgumentParser(prog=command, description=description)
     parser.add_argument("--mnist", metavar="DIR",
                         help="folder of MNIST's files; otherwise as for the notebooks")
     add_number(parser, "--images", None, BATCH_SIZE, "use only the first N images of each split")
+    return parser
 
 
 def add_number(parser, option, default, least, meaning):
@@ -237,15 +226,11 @@ def add_number(parser, option, default, least, meaning):
 
 
 def load_images(options, *, num_val=5000, source="auto"):
-    """The loaders that the options ask for; the rest is as in `mnist_loaders`.
-
-    Raises:
-        ResultsError: MNIST cannot be had, or a setting of the environment makes no sense.
-    """
+    """The loaders that the options ask for; `ResultsError` where `mnist_loaders` refuses."""
     if options.images:
         os.environ["CSCM77_IMAGES"] = str(options.images)  # processes started from here read it too
+    source = "mnist" if options.mnist else source
     try:
-        return mnist_loaders(BATCH_SIZE, num_val, options.mnist,
-                             "mnist" if options.mnist else source)
+        return mnist_loaders(BATCH_SIZE, num_val, options.mnist, source)
     except (MNISTUnavailable, ValueError) as error:
         raise ResultsError(str(error)) from None

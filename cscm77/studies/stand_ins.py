@@ -5,16 +5,16 @@
 Takes some minutes without a GPU: two judges are trained, each on 60,000 digits.
 """
 
-import argparse
 import sys
 import time
+from functools import partial
 
 import torch
 
 from cscm77.data.loaders import Digits
 from cscm77.data.strokes import stand_in_digits
 from cscm77.measure.judge import EPOCHS, Judge, train_judge
-from cscm77.studies.results_file import add_image_options, exit_status, load_images
+from cscm77.studies.results_file import exit_status, image_parser, load_images
 
 MNIST_MEAN, MNIST_SD = 0.1307, 0.3081  # of the training pixels on the scale [0, 1]
 
@@ -49,20 +49,17 @@ def read_both_ways(stand_ins, mnist):
 
 def main(arguments=None):
     """Run the command line; returns the exit status."""
-    options = parse(arguments)
-    return exit_status(lambda: run(options), "what was measured is not kept")
+    return exit_status(partial(run, parse(arguments)), "what was measured is not kept")
 
 
 def parse(arguments):
     """Read the command line."""
-    parser = argparse.ArgumentParser(prog="python -m cscm77.studies.stand_ins",
-                                     description="Measure the stand-in digits against MNIST.")
-    add_image_options(parser)
+    parser = image_parser("python -m cscm77.studies.stand_ins", run.__doc__)
     return parser.parse_args(arguments)
 
 
 def run(options):
-    """Measure the stand-in digits against MNIST, and print what came of it."""
+    """Measure the stand-in digits against MNIST."""
     loaders = load_images(options, num_val=0, source="mnist")
     mnist, start = (loaders.train.dataset, loaders.test.dataset), time.perf_counter()
     drawn = stand_in_digits(device=mnist[0].pixels.device)
@@ -71,8 +68,8 @@ def run(options):
     print(f"equal to another: {number_of_twins(pixels)}")
     print("pixel mean, sd: {:.4f}, {:.4f}".format(*mean_and_sd(drawn[0][0])),
           f"(MNIST {MNIST_MEAN}, {MNIST_SD})")
-    stand_ins = [Digits(images[:options.images], labels[:options.images], "stand-in digits",
-                        images.device) for images, labels in drawn]
+    n, device = options.images, mnist[0].pixels.device
+    stand_ins = [Digits(x[:n], labels[:n], "stand-in digits", device) for x, labels in drawn]
     results = read_both_ways(stand_ins, mnist)
     print(f"read right by judges of {EPOCHS} epochs, seed 0:")
     print("learnt from, tested on" + "".join(f"{digit:>7}" for digit in [*range(10), "all"]))

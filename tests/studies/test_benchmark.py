@@ -12,17 +12,8 @@ import torch
 from cscm77.data import loaders as data_loaders
 from cscm77.data import mnist
 from cscm77.studies import benchmark, reference
-from cscm77.studies.benchmark import (
-    COLUMNS,
-    MEDIUM,
-    REFERENCE,
-    ROWS,
-    STRICT,
-    Result,
-    TimedBatches,
-    main,
-    train,
-)
+from cscm77.studies.benchmark import COLUMNS, MEDIUM, REFERENCE, ROWS, STRICT, Result, main, train
+from cscm77.studies.reference import TimedBatches
 
 pytestmark = [  # the brief's two processes: newer Pythons warn of the fork, torch of a single core
     pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning"),
@@ -112,18 +103,6 @@ def test_pictures_are_drawn_and_freed():
 # ---------------------------------------------------------------- rounds and ratios
 
 
-class Loader:
-    """Five batches."""
-
-    dataset = "the data"
-
-    def __len__(self):
-        return 5
-
-    def __iter__(self):
-        return iter("abcde")
-
-
 @pytest.fixture
 def ticks(monkeypatch):
     """A clock that goes on by a second at each look."""
@@ -131,10 +110,10 @@ def ticks(monkeypatch):
     monkeypatch.setattr(reference.time, "perf_counter", lambda: next(shown))
 
 
-def test_the_time_of_a_gan_is_a_step_and_that_of_a_vae_an_epoch(ticks, monkeypatch):
+def test_the_time_of_a_gan_is_a_step_and_that_of_a_vae_an_epoch(ticks, letters, monkeypatch):
     monkeypatch.setattr(benchmark, "LOOPS", {"ours": lambda model, networks, batches: [*batches]})
-    assert benchmark.time_model("fc-gan", "ours", Loader(), 3) == 1
-    assert benchmark.time_model("vae", "ours", Loader(), 3) == 7  # 5 batches, one request more, end
+    assert benchmark.time_model("fc-gan", "ours", letters, 3) == 1
+    assert benchmark.time_model("vae", "ours", letters, 3) == 7  # 5 batches, one request more, end
 
 
 def flushes():
@@ -289,7 +268,6 @@ def test_everything_is_measured_when_nothing_is_named(tiny_mnist, monkeypatch, c
 
 @pytest.mark.parametrize("options, message", [
     (["gan"], "ROW: expected one of vae, cvae, fc-gan, dc-gan, pictures, found 'gan'"),
-    (["--images", "127"], "--images: expected a whole number of at least 128, found 127"),
     (["--rounds", "0"], "--rounds: expected a whole number of at least 1, found 0"),
     (["--steps", "1.5"], "--steps: expected a whole number of at least 1, found '1.5'"),
 ])
@@ -297,15 +275,6 @@ def test_bad_options(options, message, capsys):
     with pytest.raises(SystemExit, match="2"):
         main(options)
     assert message in capsys.readouterr().err
-
-
-@pytest.mark.parametrize("images, found", [
-    ("512", "t10k-labels-idx1-ubyte"), ("none", "CSCM77_IMAGES: expected")])
-def test_without_data_there_is_one_message(images, found, tmp_path, monkeypatch, capsys):
-    monkeypatch.setenv("CSCM77_IMAGES", images)
-    monkeypatch.setattr(mnist, "mirrors", list)
-    assert main(["--mnist", str(tmp_path)]) == 1
-    assert found in capsys.readouterr().err
 
 
 def test_ctrl_c_is_one_line_and_status_130(tiny_mnist, monkeypatch, capsys):

@@ -168,21 +168,9 @@ def test_on_a_gpu_the_products_are_one_graph(monkeypatch):
 # ---------------------------------------------------------------- the clock, and memory
 
 
-class Loader:
-    """Five batches."""
-
-    dataset = "the data"
-
-    def __len__(self):
-        return 5
-
-    def __iter__(self):
-        return iter("abcde")
-
-
 @pytest.mark.parametrize("steps, batches", [(None, "abcde"), (3, "abc"), (9, "abcde")])
-def test_intervals_reach_from_request_to_request(steps, batches, ticks):
-    timed = TimedBatches(Loader(), steps)
+def test_intervals_reach_from_request_to_request(steps, batches, ticks, letters):
+    timed = TimedBatches(letters, steps)
     assert len(timed) == len(batches) and timed.dataset == "the data"
     assert "".join(timed) == batches
     assert intervals(timed.asked) == [2, 4, 8, 16, 32][:len(batches)]
