@@ -23,13 +23,8 @@ pytestmark = [  # the brief's two processes: newer Pythons warn of the fork, tor
 
 @pytest.fixture(autouse=True)
 def images(monkeypatch):
-    """The first 512 images of each split: four steps. What main sets is undone with it."""
+    """Four steps an epoch; what main sets is undone. Processes that load take a while to start."""
     monkeypatch.setenv("CSCM77_IMAGES", "512")
-
-
-@pytest.fixture
-def in_this_process(monkeypatch):
-    """The brief's loader without processes of its own, which take a while to start."""
     monkeypatch.setattr(reference, "WORKERS", 0)
 
 
@@ -54,7 +49,7 @@ def trained(model, column, loaders):
 
 
 @pytest.mark.parametrize("model", ["vae", "cvae", "fc-gan"])
-def test_both_loops_end_at_the_same_weights(model, in_this_process, loaders):
+def test_both_loops_end_at_the_same_weights(model, loaders):
     start = weights(benchmark.build_networks(model))
     of_brief, of_ours = (trained(model, column, loaders) for column in (REFERENCE, STRICT))
     moved = (of_brief - start).abs().mean()
@@ -64,7 +59,7 @@ def test_both_loops_end_at_the_same_weights(model, in_this_process, loaders):
     assert (of_ours - of_brief).abs().max() < 1e-3
 
 
-def test_both_loops_train_the_same_dc_gan_each_in_its_memory_format(in_this_process, loaders):
+def test_both_loops_train_the_same_dc_gan_each_in_its_memory_format(loaders):
     of_brief, of_ours = (train("dc-gan", loop, TimedBatches(loaders[loop], 1))[1]
                          for loop in ("reference", "ours"))
     for theirs, network in zip(of_brief, of_ours, strict=True):
@@ -76,14 +71,17 @@ def test_both_loops_train_the_same_dc_gan_each_in_its_memory_format(in_this_proc
     assert (weights(of_ours) - weights(of_brief)).abs().mean() < 0.1 * moved
 
 
-def test_processes_that_load_images_are_gone(loaders):
-    train("vae", "reference", TimedBatches(loaders["reference"], 2))
-    assert loaders["reference"].num_workers == 2
+def test_processes_that_load_images_are_gone(loaders, monkeypatch):
+    dataset = loaders["reference"].dataset
+    monkeypatch.setattr(reference, "WORKERS", 2)
+    loader = reference.reference_loader(dataset.data, dataset.targets)
+    train("vae", "reference", TimedBatches(loader, 2))
+    assert loader.num_workers == 2
     assert multiprocessing.active_children() == []
 
 
 @pytest.mark.parametrize("loop", ["reference", "ours"])
-def test_both_loops_ask_once_a_step_and_what_they_print_is_swallowed(loop, in_this_process, loaders,
+def test_both_loops_ask_once_a_step_and_what_they_print_is_swallowed(loop, loaders,
                                                                      capsys):
     capsys.readouterr()
     batches = TimedBatches(loaders[loop], 3)
@@ -144,7 +142,7 @@ def test_columns_take_turns_with_their_products_each_in_its_own_arithmetic(capsy
 
 @pytest.mark.parametrize("model, steps", [("vae", 4), ("fc-gan", 1)])
 def test_the_products_are_those_of_as_many_steps_as_are_timed_at_once(model, steps, loaders,
-                                                                     in_this_process, monkeypatch):
+                                                                     monkeypatch):
     timed = []
 
     def time_products(products, repeats):
@@ -231,7 +229,7 @@ def test_the_table_has_all_rows_and_columns():
     assert rows[4][1:] == ["2000.0 ms", "50.0 ms", "-", "40.0", "-", "-", "-"]
 
 
-def test_the_command_ends_with_a_table(tiny_mnist, in_this_process, monkeypatch, capsys):
+def test_the_command_ends_with_a_table(tiny_mnist, monkeypatch, capsys):
     monkeypatch.setattr(benchmark, "peak_memories", lambda *_: "0.5 / 0.6")
     before = arithmetic_now()
     options = ["--mnist", str(tiny_mnist), "--images", "384", "--rounds", "1", "--steps", "2"]
