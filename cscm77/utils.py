@@ -44,10 +44,9 @@ def keep_freed_memory():
 def arithmetic(precision, *, flush=None):
     """Set how exactly numbers are multiplied, and what becomes of tiny ones; both are put back.
 
-    Args:
-        precision: of float32 products, a GPU's convolutions too: "highest", "high" or "medium".
-        flush: whether numbers below 1e-38 become zeros, in this thread and those that torch
-            starts from then on; None leaves that as it is.
+    The precision of float32 products, a GPU's convolutions too, is "highest", "high" or "medium".
+    `flush` says whether numbers below 1e-38 become zeros, in this thread and those that torch
+    starts from then on; None leaves that as it is.
     """
     kept = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
     flushed = sys.float_info.min / 2 == 0  # torch does not tell
@@ -73,9 +72,6 @@ def seeded(device, seed=0):
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
         torch.manual_seed(seed)
         yield
-
-
-# ---------------------------------------------------------------- where it runs
 
 
 def default_device():
@@ -120,19 +116,13 @@ def in_notebook():
 def progress_bar(total, description, unit="it", done=0):
     """A `tqdm` bar on standard output, in a terminal or notebook; a log or saved page holds none.
 
-    Args:
-        total: number of steps, or None where it is not known.
-        description: what stands before the bar.
-        unit: what is counted; "B" for bytes, which are shown in kB and MB.
-        done: number of steps that were taken before.
+    `total` is None where it is not known, `done` the steps that were taken before; the unit "B"
+    is shown in kB and MB.
     """
     wanted = os.environ.get("TQDM_DISABLE", "0") in ("", "0")  # tqdm's own variable
     return tqdm(total=total, initial=done, desc=description, file=sys.stdout, leave=False,
                 dynamic_ncols=True, unit=unit, unit_scale=unit == "B",
                 disable=not (wanted and (in_notebook() or sys.stdout.isatty())))
-
-
-# ---------------------------------------------------------------- labels and networks
 
 
 def one_hot(labels, class_size, *, like=None):

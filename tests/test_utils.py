@@ -28,7 +28,6 @@ from cscm77.utils import (
     dtype_of,
     in_notebook,
     initialize_weights,
-    matmul_precision,
     one_hot,
     printable_output,
     processor_name,
@@ -62,40 +61,31 @@ def test_the_device_is_cuda_where_there_is_one():
 
 @pytest.mark.parametrize("encoding", ["ascii", "cp1252"])
 def test_output_without_a_letter_for_it_goes_on(encoding, monkeypatch):
-    streams = [io.TextIOWrapper(io.BytesIO(), encoding=encoding) for _ in range(2)]
-    monkeypatch.setattr(sys, "stdout", streams[0])
-    monkeypatch.setattr(sys, "stderr", streams[1])
+    for name in ("stdout", "stderr"):
+        monkeypatch.setattr(sys, name, io.TextIOWrapper(io.BytesIO(), encoding=encoding))
     printable_output()
-    for stream in streams:
+    for stream in (sys.stdout, sys.stderr):
         stream.write("1 \N{GREEK SMALL LETTER SIGMA}")
         stream.flush()
         assert stream.buffer.getvalue() == b"1 \\u03c3"
-
-
-def test_output_that_is_no_file_is_left_alone(monkeypatch):
-    monkeypatch.setattr(sys, "stdout", io.StringIO())
+    monkeypatch.setattr(sys, "stdout", io.StringIO())  # no files: they are left alone
     monkeypatch.setattr(sys, "stderr", None)
     printable_output()
 
 
-def test_a_progress_bar_is_shown_in_a_terminal_and_erases_itself(capsys, monkeypatch):
-    monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
-    with progress_bar(3, "Epoch 0") as bar:
-        bar.update()
-        bar.refresh()
-    shown = capsys.readouterr().out
-    assert "Epoch 0" in shown and "1/3" in shown and shown.endswith("\r") and "\n" not in shown
-
-
-@pytest.mark.parametrize("terminal, disabled", [(False, "0"), (True, "1")])
-def test_a_log_gets_no_progress_bar_and_who_wants_none_neither(terminal, disabled, capsys,
-                                                               monkeypatch):
+@pytest.mark.parametrize("terminal, disabled, shown", [
+    (True, "0", True), (False, "0", False), (True, "1", False)])
+def test_a_progress_bar_is_shown_in_a_terminal_and_erases_itself(terminal, disabled, shown, capsys,
+                                                                 monkeypatch):
     monkeypatch.setattr(sys.stdout, "isatty", lambda: terminal, raising=False)
     monkeypatch.setenv("TQDM_DISABLE", disabled)
     assert not in_notebook()
     with progress_bar(3, "Epoch 0") as bar:
-        bar.update(3)
-    assert capsys.readouterr().out == ""
+        bar.update()
+        bar.refresh()
+    text = capsys.readouterr().out
+    assert ("Epoch 0" in text and "1/3" in text and text.endswith("\r")) if shown else text == ""
+    assert "\n" not in text
 
 
 def test_the_processor_has_a_name_without_the_file_of_linux_too(monkeypatch):
@@ -144,15 +134,12 @@ def test_the_arithmetic_is_put_back_after_an_error_too():
     before = settings()
     with pytest.raises(KeyError), arithmetic("medium", flush=True):
         assert settings() == ("medium", True, True)
-        with matmul_precision("highest"):
+        with arithmetic("highest"):
             assert settings() == ("highest", False, True)  # the other setting is left as it is
         with arithmetic("high", flush=False):
             assert settings() == ("high", True, False)
         raise KeyError
     assert settings() == before
-
-
-# ---------------------------------------------------------------- one-hot rows
 
 
 @pytest.mark.parametrize("classes", [102, 128, 256, 300])
@@ -183,9 +170,6 @@ def test_one_hot_takes_the_type_of_another_tensor():
 def test_one_hot_names_what_it_cannot_use(labels, classes, message):
     with pytest.raises(ValueError, match=message):
         one_hot(labels, classes)
-
-
-# ---------------------------------------------------------------- weights
 
 
 def quietly(wrap, layer):
