@@ -30,23 +30,19 @@ def write_notebook(path, cells):
     return path
 
 
-def arguments_of(notebook, settings):
-    """What starts the command on a notebook, with its results in a folder `out` beside it."""
-    return {"args": [sys.executable, "-u", "-m", "cscm77", notebook,
-                     "--output", notebook.parent / "out"],
-            "env": {**os.environ, **settings, "PYTHONPATH": str(TOP)},  # for the kernels elsewhere
-            "cwd": TOP, "text": True, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE,
-            "encoding": settings.get("PYTHONIOENCODING")}
+def started(notebook, *arguments, **settings):
+    """The command at work, its text passed on line by line, its results in `out` beside."""
+    return subprocess.Popen(
+        [sys.executable, "-u", "-m", "cscm77", notebook, "--output", notebook.parent / "out",
+         *map(str, arguments)], cwd=TOP, text=True, encoding=settings.get("PYTHONIOENCODING"),
+        env={**os.environ, **settings, "PYTHONPATH": str(TOP)},  # for the kernels elsewhere
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
 
 def run(notebook, *arguments, **settings):
-    options = arguments_of(notebook, settings)
-    return subprocess.run([*options.pop("args"), *map(str, arguments)], **options)
-
-
-def started(notebook, **settings):
-    """The command at work, its text passed on line by line."""
-    return subprocess.Popen(**arguments_of(notebook, settings))
+    with started(notebook, *arguments, **settings) as process:
+        stdout, stderr = process.communicate()
+    return subprocess.CompletedProcess(process.args, process.returncode, stdout, stderr)
 
 
 def executed(notebook):
@@ -99,17 +95,19 @@ def test_ctrl_c_stops_it_with_one_line_and_leaves_no_kernel(tmp_path):
         os.kill(kernel, 0)
 
 
-def test_it_passes_text_on_before_the_cell_ends(tmp_path):
+def test_it_passes_text_on_before_the_cell_ends_and_replaces_the_original_when_asked(tmp_path):
     """The cell waits for a file that is written only when its line has come through."""
     go = tmp_path / "go"
     notebook = write_notebook(tmp_path / "waits.ipynb", [
-        f"import pathlib, time\nprint('waiting')\nfor _ in range(600):\n    time.sleep(0.1)\n"
-        f"    if pathlib.Path({str(go)!r}).exists():\n        break\nelse:\n    raise TimeoutError"])
-    with started(notebook) as process:
+        "import pathlib, time\nprint('waiting')\nfor _ in range(600):\n    time.sleep(0.1)\n"
+        f"    if pathlib.Path({str(go)!r}).exists():\n        break\n"
+        "else:\n    raise TimeoutError"])
+    with started(notebook, "--update") as process:
         for line in process.stdout:
             if line == "waiting\n":
                 go.touch()
         assert process.wait() == 0
+    assert nbformat.read(notebook, as_version=4).cells[0].outputs[0].text == "waiting\n"
 
 
 @pytest.mark.parametrize("cells, message", [
@@ -126,12 +124,6 @@ def test_a_failing_cell_ends_it_with_status_1_and_its_place(tmp_path, cells, mes
     assert "fine" in done.stdout
     assert executed(notebook)  # as far as it came
     assert notebook.read_bytes() == before
-
-
-def test_the_original_is_replaced_only_when_asked(tmp_path):
-    notebook = write_notebook(tmp_path / "good.ipynb", ["print('new')"])
-    assert run(notebook, "--update").returncode == 0
-    assert nbformat.read(notebook, as_version=4).cells[0].outputs[0].text == "new\n"
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "cp1252"])
@@ -290,10 +282,8 @@ def test_a_demonstration_opens_a_notebook_where_its_checkpoints_are(monkeypatch,
     trained.write_bytes(b"")
     assert command.main(arguments) == 7 and capsys.readouterr().out == ""
 
-
-def test_ctrl_c_ends_a_demonstration_without_a_traceback(monkeypatch, tmp_path):
     def stop(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(command.subprocess, "call", stop)
-    assert command.main(["--demo", "vae", "--output", str(tmp_path)]) == 130
+    monkeypatch.setattr(command.subprocess, "call", stop)  # the way to end JupyterLab
+    assert command.main(arguments) == 130

@@ -12,7 +12,7 @@ from torch.distributions import kl_divergence as kl_of_distributions
 
 from cscm77.grad import rel_error
 from cscm77.utils import reset_seed
-from vae import CVAE, VAE, hello_vae, kl_divergence, loss_function, reconstruction, reparametrize
+from vae import CVAE, VAE, kl_divergence, loss_function, reconstruction, reparametrize
 
 IMAGE = torch.sigmoid(torch.FloatTensor([[2, 5], [6, 7]]))[None, None]
 IMAGE_HAT = torch.sigmoid(torch.FloatTensor([[1, 10], [9, 3]]))[None, None]
@@ -24,11 +24,6 @@ def images(n=4):
 
 def labels(n=4):
     return torch.eye(10)[torch.arange(n) % 10]
-
-
-def test_hello_prints_the_line_of_the_brief(capsys):
-    hello_vae()
-    assert capsys.readouterr().out == "Hello from vae.py!\n"
 
 
 def test_reparametrize_gives_the_numbers_of_the_brief():
