@@ -1,7 +1,7 @@
 """cscm77/data/mnist.py: every way in which MNIST can fail to arrive; nothing leaves the machine."""
 
 import errno
-import itertools
+import gzip
 import json
 import os
 import re
@@ -14,12 +14,9 @@ import mirror
 import pytest
 import torch
 from tiny import NAMES, NOISE_TEST, NOISE_TRAIN, assert_is_mnist, load, noise, place, tree, zipped
-from torch.utils.data import DataLoader, Subset
 from torchvision.datasets import MNIST
-from torchvision.transforms import ToTensor
 
 from cscm77.data import mnist
-from cscm77.data.loaders import mnist_loaders
 from cscm77.data.mnist import MNISTUnavailable
 
 TRAIN_IMAGES, TRAIN_LABELS, TEST_IMAGES, TEST_LABELS = NAMES
@@ -196,55 +193,21 @@ def test_a_half_written_file_under_a_temporary_name_is_never_read(files, home, s
 
 # Fetching -----------------------------------------------------------------------------------------
 
-FAULTS = {
-    mirror.forbidden: "found status 403",
-    mirror.not_found: "found status 404",
-    mirror.overloaded: "found status 503",
-    mirror.redirected_in_a_circle: "found status 302",
-    mirror.web_page: "bytes with md5 [0-9a-f]{32} \\(a web page\\)",
-    mirror.zipped_web_page: "bytes with md5 [0-9a-f]{32} \\(a web page\\)",
-    mirror.empty: "found 0 bytes with md5",
-    mirror.cut_short: "cut short: expected [0-9,]+ bytes, found [0-9,]+",
-    mirror.cut_short_unnoticed: "does not unzip to it \\(Compressed file ended",
-    mirror.other_bytes: "expected 47,056 bytes with md5 .*, found 47,056 bytes with md5",
-    mirror.damaged_zip: "does not unzip to it \\(CRC check failed",
-    mirror.far_too_long: "does not unzip to it \\(more than 47,056 bytes come out",
-    mirror.no_http: "BadStatusLine",
-    mirror.reset: "Connection(Reset|Aborted)Error|RemoteDisconnected",
-    mirror.silent: "no answer within",
-    mirror.stuck: "no answer within",
-    mirror.dripping_header: "expected the file within .* found 0 bytes by then",
-    mirror.dripping_body: "expected the file within .* found [0-9,]+ bytes by then",
-}
-LIMITS = {mirror.silent: "SILENCE", mirror.stuck: "SILENCE",  # what ends the wait
-          mirror.dripping_header: "FIRST_BYTE", mirror.dripping_body: "WHOLE_FILE"}
-every_fault = pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.__name__)
-
-
-@every_fault
-def test_after_a_bad_mirror_comes_a_good_one(files, home, serve, hurry, capsys, fault):
-    bad, good = serve(fault, None)
-    if fault in LIMITS:
-        hurry(LIMITS[fault], [bad])
+@pytest.mark.parametrize("fault, words", mirror.FAULTS.values(), ids=mirror.FAULTS)
+def test_a_bad_mirror_is_named_and_the_next_one_asked(home, serve, capsys, fault, words):
+    serve(fault, fault)
+    with pytest.raises(MNISTUnavailable) as error:
+        load(source="mnist")
+    assert tree(home) == {}
+    *bad, good = serve(None)
     assert_is_mnist(load())
     assert capsys.readouterr().out == f"{FIRST_LINE} MNIST_data\n"
-    assert set(bad.asked) == {f"{TRAIN_IMAGES}.gz"}
+    for server in bad:
+        line, = (line for line in str(error.value).splitlines() if server.url in line)
+        assert re.search(words, line) and set(server.asked) == {f"{TRAIN_IMAGES}.gz"}
     assert good.asked == [f"{name}.gz" for name in NAMES]
     assert_torchvision_reads(home)
     assert sorted(tree(home)) == OUR_FILES
-
-
-@every_fault
-def test_when_every_mirror_is_bad_the_error_says_why(home, serve, hurry, fault):
-    servers = serve(fault, fault)
-    if fault in LIMITS:
-        hurry(LIMITS[fault], servers)
-    with pytest.raises(MNISTUnavailable) as error:
-        load(source="mnist")
-    for server in servers:
-        line, = (line for line in str(error.value).splitlines() if server.url in line)
-        assert re.search(FAULTS[fault], line)
-    assert tree(home) == {}
 
 
 def test_a_mirror_that_breaks_half_way_through_the_files_is_left_for_the_next(home, serve):
@@ -264,7 +227,7 @@ def test_a_mirror_that_breaks_half_way_through_the_files_is_left_for_the_next(ho
 
 def test_a_mirror_may_send_the_files_unzipped_and_a_root_argument_gets_them(
         tmp_path, home, serve, capsys):
-    serve(mirror.unzipped)
+    serve(mirror.sends(gzip.decompress))
     assert_is_mnist(load(root=tmp_path / "new"))
     assert_torchvision_reads(tmp_path / "new")
     assert not home.exists() and capsys.readouterr().out.endswith("from the root argument\n")
@@ -377,20 +340,3 @@ def test_the_list_of_mirrors(monkeypatch):
     assert addresses[0] == MNIST.mirrors[0] and addresses[-1] == mnist.SECOND_HOST
     assert not any("lecun" in address for address in addresses)
     assert [f"{want.name}.gz" for want in mnist.FILES] == [name for name, _ in MNIST.resources]
-
-
-# Real MNIST ---------------------------------------------------------------------------------------
-
-def test_real_mnist_in_the_order_of_the_stock_loader(real_mnist, tmp_path):
-    ours = mnist_loaders(root=real_mnist, device="cpu", source="mnist").train
-    files, _ = mnist.read_mnist([("here", Path(real_mnist))])
-    place(dict(zip(NAMES, files, strict=True)), tmp_path / "MNIST" / "raw")  # torchvision's layout, whatever that of MNIST_DIR is
-    stock = Subset(MNIST(tmp_path, transform=ToTensor()), range(55_000))
-    theirs = DataLoader(stock, 128, shuffle=True, drop_last=True)
-    assert len(ours) == len(theirs) == 429
-    batches = []
-    for loader in (ours, theirs):
-        torch.manual_seed(0)
-        batches.append(list(itertools.islice(loader, 5)))
-    for (x, y), (their_x, their_y) in zip(*batches, strict=True):
-        assert torch.equal(x, their_x) and torch.equal(y, their_y)
