@@ -23,7 +23,6 @@ MNIST_FOLDER = Path(__file__).resolve().parents[2] / "MNIST_data"  # beside the 
 STROKES_FOLDER = "strokes-v1"  # in the data folder; count up when strokes.py draws other digits
 TRAINING_IMAGES = 60_000
 SOURCES = ("auto", "mnist", "strokes")
-BANNER_WIDTH = 100
 
 
 class Loaders(NamedTuple):
@@ -35,13 +34,10 @@ class Loaders(NamedTuple):
 
 
 class Digits(Dataset):
-    """Images and labels held on one device, and taken from there a batch at a time (`gather`).
+    """Images (N, 28, 28), as bytes, and labels (N,), 0 to 9, kept on one device.
 
-    Args:
-        pixels: bytes, (N, 28, 28) uint8.
-        labels: digits 0 to 9, (N,).
-        name: of the data, for titles and tables.
-        device: where the tensors are kept.
+    A `DataLoader` with `gather` takes a batch from there in one indexing operation. The name is
+    that of the data, for titles and tables.
     """
 
     def __init__(self, pixels, labels, name, device):
@@ -98,8 +94,7 @@ def mnist_loaders(batch_size=128, num_val=5000, root=None, source="auto", device
 
     Args:
         batch_size: N of every training batch.
-        num_val: how many of the 60,000 training images, the last ones, are kept for validation;
-            with 0 the validation loader is empty.
+        num_val: how many of the 60,000 training images, the last ones, are kept for validation.
         root: folder of the files; else the environment variable MNIST_DIR, else MNIST_data beside
             the notebooks. What is missing is fetched, into the root or into MNIST_data.
         source: "mnist" (or an error), "strokes" (stand-in digits drawn from pen strokes), or "auto"
@@ -107,8 +102,8 @@ def mnist_loaders(batch_size=128, num_val=5000, root=None, source="auto", device
         device: where the images are kept; "cuda" where there is one, else "cpu", when not given.
 
     Returns:
-        Loaders(train, val, test) of (images (N, 1, 28, 28) in [0, 1], labels (N,)); each has a
-        `Digits` as `dataset`.
+        Loaders(train, val, test) of (images (N, 1, 28, 28) in [0, 1], labels (N,)), whose
+        `dataset` is a `Digits`.
 
     Raises:
         ValueError: a setting that makes no sense.
@@ -180,9 +175,9 @@ def _arrays(source, folders, device):
 
 def _banner(error):
     """Words that nobody can miss: what follows is not MNIST."""
-    line = "#" * BANNER_WIDTH
+    line, title = "#" * 100, "THESE ARE STAND-IN DIGITS, NOT MNIST"
     return "\n".join([
-        line, "THESE ARE STAND-IN DIGITS, NOT MNIST".center(BANNER_WIDTH).rstrip(), line,
+        line, title.center(len(line)).rstrip(), line,
         "Every picture and number from here on is of digits drawn from pen strokes.", str(error),
         'To stop with an error instead of going on with stand-ins: mnist_loaders(source="mnist"),',
         "or the environment variable CSCM77_SOURCE=mnist.", line])
@@ -229,9 +224,6 @@ def _from_idx(data):
 def _to_idx(values):
     header = struct.pack(f">4B{values.ndim}I", 0, 0, 8, values.ndim, *values.shape)
     return header + values.to(torch.uint8).numpy().tobytes()
-
-
-# ---------------------------------------------------------------- batches for a training
 
 
 def checked_batches(loader):

@@ -184,27 +184,25 @@ def _mark(path):
 
 
 def _try_to_keep(want, data, unused, folder):
-    """Keep a fetched file if that is possible, and tell whether it was; say so where it was not."""
+    """Keep a fetched file in the first layout that is free, or holds a broken download of ours.
+
+    Tells whether that could be done, and prints why not.
+    """
     try:
-        _keep_download(want, data, unused, folder)
+        for path in _slots(folder, want.name)[:len(LAYOUTS)]:
+            if path in unused and _mark(path).exists() and not _is_good(path, want):
+                with contextlib.suppress(FileNotFoundError):  # another process was faster
+                    os.replace(path, beside(path, f".damaged-{md5_of(path.read_bytes())[:8]}"))
+            if not os.path.lexists(path):
+                keep(path, data)
+                return True
+            if _is_good(path, want):  # another process was faster
+                return True
+        raise FileExistsError(f"another {want.name} stands in each of the folders")
     except OSError as error:
         print(f"MNIST was fetched, but cannot be kept in {folder} ({reason_of(error)}); "
               "it is in memory for now, and the next start fetches it again.")
         return False
-    return True
-
-
-def _keep_download(want, data, unused, folder):
-    """Put a good file into the first layout that is free, or holds a broken download of ours."""
-    for path in _slots(folder, want.name)[:len(LAYOUTS)]:
-        if path in unused and _mark(path).exists() and not _is_good(path, want):
-            with contextlib.suppress(FileNotFoundError):  # another process was faster
-                os.replace(path, beside(path, f".damaged-{md5_of(path.read_bytes())[:8]}"))
-        if not os.path.lexists(path):
-            return keep(path, data)
-        if _is_good(path, want):  # another process was faster
-            return None
-    raise FileExistsError(f"another {want.name} stands in each of the folders")
 
 
 def _is_good(path, want):
