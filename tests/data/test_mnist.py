@@ -78,8 +78,7 @@ def test_an_mnist_dir_without_the_files_is_said(files, tmp_path, home, monkeypat
     assert capsys.readouterr().out.startswith(
         f"MNIST_DIR lacks 4 of the 4 files of MNIST{remark}; those come from elsewhere.\n")
     (home / TEST_IMAGES).unlink()
-    why = why_not()
-    assert (f"{folder}: there is no such folder" in why) is not made
+    assert (f"{folder}: there is no such folder" in why_not()) is not made
 
 
 @pytest.mark.parametrize("found", [
