@@ -94,7 +94,7 @@ def mnist_loaders(batch_size=128, num_val=5000, root=None, source="auto", device
 
     Args:
         batch_size: N of every training batch.
-        num_val: how many of the 60,000 training images, the last ones, are kept for validation.
+        num_val: how many of the 60,000 training images, the last, are for validation; may be 0.
         root: folder of the files; else the environment variable MNIST_DIR, else MNIST_data beside
             the notebooks. What is missing is fetched, into the root or into MNIST_data.
         source: "mnist" (or an error), "strokes" (stand-in digits drawn from pen strokes), or "auto"
