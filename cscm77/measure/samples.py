@@ -152,7 +152,7 @@ def kernel_distance(real, fake, subsets=SUBSETS):
 
 
 def classifier_score(probabilities):
-    """exp of the mean KL(p(y|x) || p(y)), from 1 to C: high for clear digits of all classes.
+    """Exp of the mean KL(p(y|x) || p(y)), from 1 to C: high for clear digits of all classes.
 
     Salimans et al. (2016), section 4, with the judge, (N, C), in the place of Inception.
     """
@@ -269,7 +269,8 @@ def state_of_the_game(d_real, d_fake, classes, steps):
     """How the game between D and G stands, in a sentence with the numbers that say so.
 
     Args:
-        d_real, d_fake: D's mean probability for real and for generated images, step by step.
+        d_real: D's mean probability for real images, step by step.
+        d_fake: the same for generated ones.
         classes: number of samples of each class, as the judge reads them, (C,).
         steps: how many of the last steps count; a training of no epochs has none, and is refused.
     """

@@ -41,7 +41,7 @@ class Explorer:
         self._busy = False
 
     def show(self):
-        """Put the explorer on the page."""
+        """Put both on the page."""
         display(self.page)
 
     def _observe(self, control, react):
@@ -91,7 +91,7 @@ class VAEExplorer(Explorer):
         self.draw_new()
 
     def draw_new(self):
-        """Draw from a new latent of the prior."""
+        """Draw a new latent from the prior, and what it becomes."""
         z = torch.randn(1, self.model.latent_size, generator=self.random, dtype=torch.float32)
         self.z = z.to(device_of(self.model), dtype_of(self.model))
         self.label = self._one_hot(self.digit.value)  # a morph may have left it between two
