@@ -61,15 +61,12 @@ def test_tile_puts_every_image_where_a_loop_would(n, columns, rows_and_columns):
     np.testing.assert_array_equal(grid, expected)
 
 
-@pytest.mark.parametrize("images", [torch.rand(1, 784), torch.ones(1, 28, 28, dtype=torch.uint8)])
-def test_tile_takes_one_image_and_any_type(images):
-    assert pictures.tile(images).shape[0] >= 28
-
-
-@pytest.mark.parametrize("shape", [(0, 784), (4, 783), (4,), (4, 0)])
-def test_tile_refuses_what_is_no_square_picture(shape):
-    with pytest.raises(ValueError, match="found"):
-        pictures.tile(torch.rand(shape))
+def test_tile_takes_one_image_of_any_type_and_refuses_what_is_no_square_picture():
+    for images in (torch.rand(1, 784), torch.ones(1, 28, 28, dtype=torch.uint8)):
+        assert pictures.tile(images).shape == (28 + 2 * pictures.GAP,) * 2
+    for shape in ((0, 784), (4, 783), (4,), (4, 0)):
+        with pytest.raises(ValueError, match="N >= 1 and square pictures, found"):
+            pictures.tile(torch.rand(shape))
 
 
 def test_draw_digits_draws_one_image_with_its_title():
