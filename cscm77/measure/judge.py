@@ -91,9 +91,8 @@ class Judge(nn.Module):
 def judge_of(loaders, folder):
     """The judge of a data set, in eval mode and frozen: the one on disk, or a new one, kept there.
 
-    Args:
-        loaders: of `mnist_loaders`, whose device it is on; the test images only measure it.
-        folder: of the checkpoints; the judge has a folder of its own in it.
+    It is on the loaders' device, and has a folder of its own in that of the checkpoints; the test
+    images only measure it.
     """
     train, test = loaders.train.dataset, loaders.test.dataset
     path = Path(folder).expanduser() / "judge" / f"{len(train)} of {train.name}.pt"

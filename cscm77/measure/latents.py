@@ -18,13 +18,8 @@ BATCH_SIZE = 500  # images
 def kl_of_latents(model, loader, cond=False):
     """The KL of each latent in nats, averaged over the loader's images: (Z,) float64.
 
-    Args:
-        model: a VAE, or a CVAE with `cond=True`.
-        loader: batches of (images in [0, 1], labels).
-        cond: whether the model is given the one-hot label; refused where that does not fit it.
-
-    Raises:
-        FloatingPointError: a number that is not finite.
+    Of a VAE, or a CVAE with `cond=True`, on batches of (images in [0, 1], labels). Refuses a cond
+    or a loader that does not fit; a number that is not finite is a FloatingPointError.
     """
     kl = []
     with measuring(model), seeded(device_of(model)):  # a loader may draw random numbers

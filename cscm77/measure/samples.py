@@ -225,14 +225,9 @@ def nearest_images(samples, training):
 
 
 def ask_for_digits(decoder, latent_size, each=1000, seed=0, *, num_classes=CLASSES):
-    """Images (C * each, 1, 28, 28) of every digit, with latents from the prior, and what was asked.
+    """Images (C * each, 1, 28, 28) by a CVAE's decoder, digit by digit, and what was asked for.
 
-    Args:
-        decoder: of a CVAE, (N, Z + C) -> (N, 1, 28, 28).
-        latent_size: Z.
-        each: samples of a digit; they come digit by digit.
-        seed: of the latents; the random numbers of others are left as they were.
-        num_classes: C.
+    The latents (N, Z) come from the prior and the seed; others' random numbers stay as they were.
     """
     device, dtype = device_of(decoder), dtype_of(decoder)
     asked = torch.arange(num_classes).repeat_interleave(check_whole("each", each))
@@ -268,11 +263,8 @@ def worst_pairs(matrix):
 def state_of_the_game(d_real, d_fake, classes, steps):
     """How the game between D and G stands, in a sentence with the numbers that say so.
 
-    Args:
-        d_real: D's mean probability for real images, step by step.
-        d_fake: the same for generated ones.
-        classes: number of samples of each class, as the judge reads them, (C,).
-        steps: how many of the last steps count; a training of no epochs has none, and is refused.
+    The last steps count, of D's mean probabilities for real and for generated images; classes are
+    the numbers of samples of each, (C,). A training of no epochs has no steps, and is refused.
     """
     d_real, d_fake = d_real[-steps:], d_fake[-steps:]
     if not d_real or not d_fake:

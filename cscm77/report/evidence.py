@@ -20,10 +20,7 @@ Made by the notebooks, from the numbers in metrics.json; every run writes it ane
 class Evidence:
     """What one notebook found; the other's part of the files is left as it is.
 
-    Args:
-        folder: of the results; made if it is missing.
-        notebook: name of the part, for example "VAE".
-        made_from: data, number of training images and seed.
+    What it was `made_from` are the data, the number of training images, and the seed.
     """
 
     def __init__(self, folder, notebook, made_from):

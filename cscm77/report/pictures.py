@@ -47,9 +47,7 @@ def _numbers(values):
 def tile(images, columns=None):
     """Images in a grid, row by row: a float32 array (height, width), the gaps as low as the lowest.
 
-    Args:
-        images: (N, ...), square pictures; no images, and other shapes, are refused.
-        columns: of the grid; as square a grid as possible when not given.
+    They are (N, ...), N > 0, square pictures of any range; without columns the grid is square too.
     """
     images = _numbers(images).float()
     pixels = images[0].numel() if images.ndim > 1 and len(images) else 0
@@ -85,10 +83,8 @@ def _wrapped(title, width, fontsize):
 def draw_strip(strip, title, columns=12):
     """Draw what fixed inputs became during a training: a row for each, time from left to right.
 
-    Args:
-        strip: (moments, samples, 784), as a `GANHistory` has it; without moments it is refused.
-        title: of the figure.
-        columns: moments to show at most, evenly spaced, the first and the last among them.
+    The strip is (moments, samples, 784), not without moments; those shown are evenly spaced, the
+    first and the last among them.
     """
     strip = _moments(strip)
     shown = torch.linspace(0, len(strip) - 1, min(columns, len(strip))).round().long()

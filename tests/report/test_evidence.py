@@ -56,17 +56,14 @@ def test_a_table_of_text_is_kept_as_it_is(tmp_path, evidence, capsys):
     assert "```\nMNIST, 10 epochs\na  1\nb  2\n```" in page
 
 
-def test_two_notebooks_share_the_files_and_a_second_run_replaces_its_own_part(tmp_path):
+def test_two_notebooks_share_the_files_and_a_second_run_replaces_its_own_part(tmp_path, evidence):
     for run in (1, 2):
         for notebook in ("VAE", "GAN"):
             Evidence(tmp_path, notebook, "MNIST").table("t", "title", {"n": ""}, {"run": [run]})
     numbers, _ = kept(tmp_path)
     assert list(numbers) == ["GAN", "VAE"]
     assert all(part["tables"]["t"]["rows"] == {"run": [2]} for part in numbers.values())
-
-
-def test_a_damaged_file_is_begun_anew(tmp_path, evidence):
-    (tmp_path / "metrics.json").write_text('{"GAN": ')
+    (tmp_path / "metrics.json").write_text('{"GAN": ')  # damaged, it is begun anew
     evidence.table("t", "title", {"n": ""}, {"a": [1]})
     assert list(kept(tmp_path)[0]) == ["VAE"]
 
