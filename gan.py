@@ -27,14 +27,8 @@ def sample_noise(batch_size, noise_dim, dtype=torch.float, device="cpu"):
     Args:
         batch_size: N, at least 1.
         noise_dim: Z, at least 1.
-        dtype: of the noise.
+        dtype: of the noise, (N, Z).
         device: where it is drawn.
-
-    Returns:
-        (N, Z).
-
-    Raises:
-        ValueError: a size that is no positive whole number.
     """
     batch_size = check_whole("batch_size", batch_size)
     noise_dim = check_whole("noise_dim", noise_dim)
@@ -123,12 +117,11 @@ def build_dc_generator(noise_dim=NOISE_DIM):
 def discriminator_loss(logits_real, logits_fake):
     """Cross entropy of D, to be minimised: Goodfellow et al. (2014), equation 1, sign turned.
 
+    A scalar: the mean over real images plus the mean over generated ones.
+
     Args:
         logits_real: D on real images, (N, 1) or (N,).
         logits_fake: D on generated images, likewise.
-
-    Returns:
-        A scalar tensor: the mean over real images plus the mean over generated ones.
     """
     check_scores(logits_real=logits_real, logits_fake=logits_fake)
     real = F.binary_cross_entropy_with_logits(logits_real, torch.ones_like(logits_real))
@@ -137,15 +130,9 @@ def discriminator_loss(logits_real, logits_fake):
 
 
 def generator_loss(logits_fake):
-    """Cross entropy of G in its non-saturating form, -E[log D(G(z))].
+    """Cross entropy of G in its non-saturating form, -E[log D(G(z))], a mean over the batch.
 
-    Goodfellow et al. (2014), section 3.
-
-    Args:
-        logits_fake: D on generated images, (N, 1) or (N,).
-
-    Returns:
-        A scalar tensor, the mean over the batch.
+    Goodfellow et al. (2014), section 3; `logits_fake` is D on generated images, (N, 1) or (N,).
     """
     check_scores(logits_fake=logits_fake)
     return F.binary_cross_entropy_with_logits(logits_fake, torch.ones_like(logits_fake))
@@ -154,12 +141,8 @@ def generator_loss(logits_fake):
 def ls_discriminator_loss(scores_real, scores_fake):
     """Least-squares loss of D, real target 1 and fake target 0: Mao et al. (2017), equation 2.
 
-    Args:
-        scores_real: D on real images, (N, 1) or (N,).
-        scores_fake: D on generated images, likewise.
-
-    Returns:
-        A scalar tensor: half the mean square over real images plus half over generated ones.
+    A scalar: half the mean square over real images plus half over generated ones, from scores of
+    (N, 1) or (N,).
     """
     check_scores(scores_real=scores_real, scores_fake=scores_fake)
     real = F.mse_loss(scores_real, torch.ones_like(scores_real))
@@ -168,14 +151,7 @@ def ls_discriminator_loss(scores_real, scores_fake):
 
 
 def ls_generator_loss(scores_fake):
-    """Least-squares loss of G, target 1: Mao et al. (2017), equation 2.
-
-    Args:
-        scores_fake: D on generated images, (N, 1) or (N,).
-
-    Returns:
-        A scalar tensor: half the mean square over the batch.
-    """
+    """Least-squares loss of G, target 1: half a mean square; Mao et al. (2017), equation 2."""
     check_scores(scores_fake=scores_fake)
     return 0.5 * F.mse_loss(scores_fake, torch.ones_like(scores_fake))
 

@@ -4,7 +4,7 @@
     cscm77_helper.py      what the pages call; `train_vae` and `run_a_gan`
     vae.py, gan.py        the models, and their losses
     report                what a person looks at: figures, sliders, tables (uses measure)
-    measure               numbers about a model: samples, bounds, latents (uses training.checkpoints)
+    measure               numbers of a model: samples, bounds, latents (uses training.checkpoints)
     training              a training that can be stopped and taken up again
     data                  files -> tensors on the device -> batches
     utils grad            seeds, devices, bars, copies of networks; how far two tensors are apart

@@ -40,6 +40,8 @@ CELL_LINE = re.compile(r"(?:Cell In\s*\[\d+\]|<ipython-input[^>]*>).*?line:?\s*(
 class ThisPythonKernelManager(AsyncKernelManager):
     """Starts kernels with the Python that runs this command, whatever kernels are registered."""
 
+    shutdown_wait_time = 60  # seconds: after Ctrl-C a step is finished and its checkpoint written
+
     @property
     def kernel_spec(self):
         """The kernel: ipykernel in `sys.executable`."""
@@ -51,11 +53,11 @@ class TerminalClient(NotebookClient):
 
     kernel_manager_class = ThisPythonKernelManager
 
-    def __init__(self, notebook, resources):
+    def __init__(self, notebook, folder):
         quiet = ["--log-level=CRITICAL"]  # of the kernel's own log, which speaks of its sockets
         super().__init__(notebook, timeout=None, on_cell_execute=self._begin_cell,
-                         extra_arguments=quiet, resources=resources)
-        self.cell_index = None  # of the cell that runs, or ran last
+                         extra_arguments=quiet, resources={"metadata": {"path": str(folder)}})
+        self.cell, self.place = None, "before its first cell"  # then the code cell begun last
         self._section, self._began = None, time.perf_counter()
 
     def process_message(self, msg, cell, cell_index):
@@ -71,8 +73,11 @@ class TerminalClient(NotebookClient):
         self._section, self._began = None, time.perf_counter()
 
     def _begin_cell(self, cell, cell_index):
-        self.cell_index = cell_index
-        section = section_of(self.nb, cell_index)
+        above = self.nb.cells[:cell_index]
+        text = "\n".join(c.source for c in above if c.cell_type == "markdown")
+        section = ["Start", *re.findall(r"^#+ +(.*)$", text, flags=re.MULTILINE)][-1]
+        number = 1 + sum(c.cell_type == "code" for c in above)
+        self.cell, self.place = cell, f'code cell {number} ("{section}")'
         if section != self._section:
             self.end_section()
             self._section = section
@@ -86,8 +91,10 @@ def main(arguments=None):
     if options.demo:
         return demonstrate(options)
     for path in options.notebooks:
-        if options.fresh or options.update:
-            keep_aside(options.output / "checkpoints" / path.stem)
+        trained = options.output / "checkpoints" / path.stem
+        if (options.fresh or options.update) and trained.exists():
+            kept = trained.rename(free_name(trained))
+            print(f"Training anew; the earlier checkpoints are kept in {kept}")
         failure = run(path, options.output, images=options.images, update=options.update)
         if failure:
             print(f"\n{failure}", file=sys.stderr)
@@ -124,6 +131,22 @@ def parse(arguments):
     return options
 
 
+def notebook_path(text):
+    """The path of the notebook that a word of the command line means."""
+    for path in (NOTEBOOKS.get(text, Path(text)), PACKAGE_FOLDER / text):
+        if path.suffix == ".ipynb" and path.is_file():
+            return path
+    raise argparse.ArgumentTypeError(f"expected vae, gan or the file of a notebook, found {text!r}")
+
+
+def whole_number(text):
+    """The number, of at least 1, that a word of the command line means."""
+    try:
+        return check_whole("N", int(text) if text.isdecimal() else text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(error) from error
+
+
 def demonstrate(options):
     """Open JupyterLab on a notebook with the results of `options`; returns its exit status."""
     for path in options.notebooks:
@@ -140,59 +163,26 @@ def demonstrate(options):
         return 130
 
 
-def keep_aside(folder):
-    """Rename a folder of checkpoints, if there is one: trained anew, and nothing is lost."""
-    if folder.exists():
-        kept = folder.rename(free_name(folder))
-        print(f"Training anew; the earlier checkpoints are kept in {kept}")
-
-
-def notebook_path(text):
-    """The path of the notebook that a word of the command line means."""
-    path = NOTEBOOKS.get(text, Path(text))
-    if not path.is_file() and (PACKAGE_FOLDER / path).is_file():
-        path = PACKAGE_FOLDER / path
-    if path.suffix != ".ipynb" or not path.is_file():
-        raise argparse.ArgumentTypeError("expected vae, gan or the file of a notebook, "
-                                         f"found {text!r}")
-    return path
-
-
-def whole_number(text):
-    """The number, of at least 1, that a word of the command line means."""
-    try:
-        return check_whole("N", int(text) if text.isdecimal() else text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(error) from error
-
-
 def run(path, output, *, images=None, update=False):
-    """Execute one notebook and write what came of it.
+    """Execute a notebook on `images` of each split, or all, and write what came of it to a folder.
 
-    Args:
-        path: of the notebook.
-        output: folder for the executed notebook, its HTML and its pictures; made if it is missing.
-        images: how many images each split is cut to; all when not given.
-        update: whether the executed notebook also replaces the one at `path`.
-
-    Returns:
-        None, or, where a cell failed or Ctrl-C stopped it, the sentence that says which, at what
-        line and why.
+    With `update` the executed notebook also replaces the one at `path`. Returns None, or, where a
+    cell failed or Ctrl-C stopped it, the sentence that says which, at what line and why.
     """
     output.mkdir(parents=True, exist_ok=True)
     notebook = nbformat.read(path, as_version=4)
-    client = TerminalClient(notebook, {"metadata": {"path": str(path.resolve().parent)}})
+    client = TerminalClient(notebook, path.resolve().parent)
     print(f"\n# {path.name}", flush=True)
     failure = None
     try:
         client.execute(env=kernel_environment(output, images))
     except (CellExecutionError, DeadKernelError) as error:
-        failure = describe_failure(path, notebook, client.cell_index, error)
+        failure = describe_failure(path, client, error)
     except AssertionError:  # at Ctrl-C nbclient shuts the kernel down, and then misses it
         if client.km is not None:
             raise
-        failure = (f"{place_of(path, notebook, client.cell_index)}: stopped; what was finished is "
-                   f"in {output}, and the same command goes on from there")
+        failure = (f"{path.name}, {client.place}: stopped; what was finished is in {output}, "
+                   "and the same command goes on from there")
     finally:  # also where passing on what a cell printed has failed
         unwritten = write_executed(notebook, output / path.name)
     client.end_section()
@@ -215,31 +205,17 @@ def kernel_environment(output, images):
     return environment
 
 
-def section_of(notebook, cell_index):
-    """The last heading above a cell."""
-    above = [cell.source for cell in notebook.cells[:cell_index] if cell.cell_type == "markdown"]
-    return (["Start"] + re.findall(r"^#+ +(.*)$", "\n".join(above), flags=re.MULTILINE))[-1]
-
-
-def place_of(path, notebook, cell_index):
-    """A notebook, and the code cell that ran last in it, if any did."""
-    if cell_index is None:
-        return f"{path.name}, before its first cell"
-    number = sum(cell.cell_type == "code" for cell in notebook.cells[:cell_index + 1])
-    return f'{path.name}, code cell {number} ("{section_of(notebook, cell_index)}")'
-
-
-def describe_failure(path, notebook, cell_index, error):
+def describe_failure(path, client, error):
     """Which notebook, code cell and line failed, and why, after the traceback."""
-    where = place_of(path, notebook, cell_index)
-    outputs = [] if cell_index is None else notebook.cells[cell_index].outputs
+    outputs = client.cell.outputs if client.cell else []
     shown = [output for output in outputs if output.output_type == "error"]
     if not shown:
-        return f"{where}: {error}"
+        return f"{path.name}, {client.place}: {error}"
     traceback = COLOUR.sub("", "\n".join(shown[-1].traceback))
     lines = CELL_LINE.findall(traceback)
     line = f", line {lines[0]}" if lines else ""  # the first is this cell; deeper ones it called
-    return f"{traceback}\n\n{where}{line}: {shown[-1].ename}: {shown[-1].evalue}"
+    return (f"{traceback}\n\n{path.name}, {client.place}{line}: "
+            f"{shown[-1].ename}: {shown[-1].evalue}")
 
 
 def write_executed(notebook, path):
@@ -260,13 +236,11 @@ def tidy(notebook):
     notebook.metadata.pop("widgets", None)
     for cell in notebook.cells:
         cell.metadata.pop("execution", None)
-        if cell.cell_type != "code":
-            continue
-        for output in cell.outputs:
-            if output.output_type == "stream":
-                output.text = OVERWRITTEN.sub("", output.text)
-        cell.outputs = [o for o in cell.outputs if (o.output_type != "stream" or o.text.strip())
-                        and WIDGET not in o.get("data", {})]
+        if cell.cell_type == "code":
+            for stream in [o for o in cell.outputs if o.output_type == "stream"]:
+                stream.text = OVERWRITTEN.sub("", stream.text)
+            cell.outputs = [o for o in cell.outputs if o.get("text", "a figure").strip()
+                            and WIDGET not in o.get("data", {})]
 
 
 if __name__ == "__main__":

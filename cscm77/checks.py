@@ -14,7 +14,9 @@ from torch.nn.parallel import DataParallel, DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import Dataset, IterableDataset
 
-# ---------------------------------------------------------------- numbers
+
+def _refusal(name, expected, found):
+    return ValueError(f"{name}: expected {expected}, found {found}")
 
 
 def check_whole(name, number, least=1, most=None):
@@ -22,7 +24,7 @@ def check_whole(name, number, least=1, most=None):
     whole = isinstance(number, numbers.Integral) and not isinstance(number, bool)
     if not whole or number < least or (most is not None and number > most):
         bounds = f"of at least {least}" if most is None else f"from {least} to {most}"
-        raise ValueError(f"{name}: expected a whole number {bounds}, found {number!r}")
+        raise _refusal(name, f"a whole number {bounds}", repr(number))
     return int(number)
 
 
@@ -30,7 +32,7 @@ def check_positive(name, number):
     """The float of a positive finite number, numpy's too; True is none."""
     real = isinstance(number, numbers.Real) and not isinstance(number, bool)
     if not real or not 0 < number < math.inf:
-        raise ValueError(f"{name}: expected a positive number, found {number!r}")
+        raise _refusal(name, "a positive number", repr(number))
     return float(number)
 
 
@@ -38,60 +40,50 @@ def check_square(name, pixels):
     """The side of a square picture of so many pixels."""
     side = math.isqrt(check_whole(name, pixels))
     if side * side != pixels:
-        raise ValueError(f"{name}: expected the pixels of a square image (784 = 28 x 28), "
-                         f"found {pixels}")
+        raise _refusal(name, "the pixels of a square image (784 = 28 x 28)", pixels)
     return side
 
 
-# ---------------------------------------------------------------- images, labels, latents
-
-
-def check_range(name, values):
-    """Refuse values outside [0, 1], nan among them."""
-    _check_bounds(name, *_bounds(values))
-
-
-def _bounds(values):
-    return [bound.item() for bound in values.detach().aminmax()]  # nan, where one value is
-
-
-def _check_bounds(name, low, high):
+def check_range(name, values, *, learned=False):
+    """Refuse values outside [0, 1], nan among them, which in learned ones is an accident."""
+    low, high = map(torch.Tensor.item, values.detach().aminmax())  # both nan, where one value is
+    if learned and math.isnan(low):
+        raise FloatingPointError(f"{name}: expected values in [0, 1], found nan; "
+                                 "a smaller learning rate may help")
     if not (low >= 0 and high <= 1):  # so put, nan is refused too
-        raise ValueError(f"{name}: expected values in [0, 1], found {low:g} to {high:g}")
+        raise _refusal(name, "values in [0, 1]", f"{low:g} to {high:g}")
 
 
 def check_images(images):
     """Refuse images that are not floating-point values in [0, 1], and none at all."""
     if not images.is_floating_point() or len(images) == 0:
-        raise ValueError("images: expected floating-point values in [0, 1] and at least one image, "
-                         f"found {images.dtype} {tuple(images.shape)}")
+        raise _refusal("images", "floating-point values in [0, 1] and at least one image",
+                       shape_of(images))
     check_range("images", images)
 
 
 def check_image_size(images, pixels):
     """Refuse an empty batch, and images of another size."""
     if images.ndim < 2 or len(images) == 0 or images[0].numel() != pixels:
-        raise ValueError(f"images: expected (N, ...) with N >= 1 and {pixels} pixels each, "
-                         f"found {tuple(images.shape)}")
+        raise _refusal("images", f"(N, ...) with N >= 1 and {pixels} pixels each",
+                       tuple(images.shape))
 
 
 def check_labels(labels, class_size):
     """Refuse labels that are no row of integers; where looking costs nothing, other classes too."""
     if (labels.ndim != 1 or len(labels) == 0 or labels.dtype == torch.bool
             or labels.is_floating_point() or labels.is_complex()):
-        raise ValueError("labels: expected integers of shape (N,), N >= 1, "
-                         f"found {labels.dtype} {tuple(labels.shape)}")
+        raise _refusal("labels", "integers of shape (N,), N >= 1", shape_of(labels))
     if labels.device.type == "cpu":
-        low, high = _bounds(labels.long())
+        low, high = map(torch.Tensor.item, labels.long().aminmax())
         if low < 0 or high >= class_size:
-            raise ValueError(f"labels: expected 0 to {class_size - 1}, found {low} to {high}")
+            raise _refusal("labels", f"0 to {class_size - 1}", f"{low} to {high}")
 
 
 def check_one_hot(rows, number, class_size):
     """Refuse one-hot labels of another shape."""
     if rows.shape != (number, class_size):
-        raise ValueError(f"one-hot labels: expected shape {(number, class_size)}, "
-                         f"found {tuple(rows.shape)}")
+        raise _refusal("one-hot labels", f"shape {(number, class_size)}", tuple(rows.shape))
 
 
 def check_posterior(mu, logvar):
@@ -110,32 +102,21 @@ def check_reconstruction(x_hat, x, mu, logvar):
     check_posterior(mu, logvar)
     if x.device.type == "cpu":
         check_range("x", x)
-        low, high = _bounds(x_hat)
-        if math.isnan(low):
-            raise FloatingPointError("x_hat: expected values in [0, 1], found nan; "
-                                     "a smaller learning rate may help")
-        _check_bounds("x_hat", low, high)
+        check_range("x_hat", x_hat, learned=True)
 
 
 def check_scores(**scores):
     """Refuse scores of no images."""
     for name, values in scores.items():
         if values.numel() == 0:
-            raise ValueError(f"{name}: expected at least one score, "
-                             f"found shape {tuple(values.shape)}")
-
-
-# ---------------------------------------------------------------- networks
+            raise _refusal(name, "at least one score", f"shape {tuple(values.shape)}")
 
 
 class CheckedSequential(nn.Sequential):
     """Layers that name the width they expected, before a matrix product fails inside torch.
 
     Printed, sliced, copied, saved and scripted like an `nn.Sequential`; a slice expects nothing.
-
-    Args:
-        layers: the layers.
-        expects: what goes in and its width, such as ("noise", 96), if any.
+    `expects` is what goes in and its width, such as ("noise", 96), if any.
     """
 
     def __init__(self, *layers, expects=None):
@@ -147,8 +128,7 @@ class CheckedSequential(nn.Sequential):
         if self.expects is not None:
             name, width = self.expects
             if x.ndim != 2 or x.shape[1] != width or len(x) == 0:
-                raise ValueError(f"{name}: expected shape (N, {width}) with N >= 1, "
-                                 f"found {tuple(x.shape)}")
+                raise _refusal(name, f"shape (N, {width}) with N >= 1", tuple(x.shape))
         return super().__call__(x)
 
     def _get_name(self):
@@ -167,27 +147,28 @@ def check_cond(model, cond):
     model = unwrapped(model)
     num_classes = getattr(model, "num_classes", None)
     if num_classes is not None and bool(cond) != (num_classes > 0):
-        raise ValueError("cond: expected True for a CVAE and False for a VAE, "
-                         f"found {cond} for {type(model).__name__}")
+        raise _refusal("cond", "True for a CVAE and False for a VAE",
+                       f"{cond} for {type(model).__name__}")
 
 
 def check_solver(name, solver, network):
     """Refuse an optimizer that misses what a network has to train, or moves other tensors too."""
-    expected = f"{name}: expected an optimizer of {name[0]}'s parameters, found"
+    expected = f"an optimizer of {name[0]}'s parameters"
     if not hasattr(solver, "param_groups"):
-        raise ValueError(f"{expected} {_in_words(solver)}")
+        raise _refusal(name, expected, _in_words(solver))
     steered = {id(p) for group in solver.param_groups for p in group["params"]}
-    own = {key: p for key, p in network.named_parameters() if p.requires_grad or id(p) in steered}
-    missing = [key for key, p in own.items() if id(p) not in steered]
-    others = len(steered - {id(p) for p in own.values()})
+    own = {key: id(p) for key, p in network.named_parameters()
+           if p.requires_grad or id(p) in steered}
+    missing = [key for key in own if own[key] not in steered]
+    others = len(steered - set(own.values()))
     if own and len(missing) == len(own):
-        raise ValueError(f"{expected} one of other tensors")
+        raise _refusal(name, expected, "one of other tensors")
     if missing:
-        raise ValueError(f"{expected} one that misses {len(missing)} of {len(own)} "
-                         f"({missing[0]} first): they would never learn")
+        raise _refusal(name, expected, f"one that misses {len(missing)} of {len(own)} "
+                                       f"({missing[0]} first): they would never learn")
     if others:
-        raise ValueError(f"{expected} one of {others} other tensors beside: "
-                         "it would move them too")
+        raise _refusal(name, expected, f"one of {others} other tensors beside: "
+                                       "it would move them too")
 
 
 def check_scalar_loss(name, loss):
@@ -195,7 +176,7 @@ def check_scalar_loss(name, loss):
     wanted = torch.is_grad_enabled()
     if isinstance(loss, torch.Tensor) and loss.numel() == 1 and loss.requires_grad >= wanted:
         return loss.reshape(()) if loss.ndim else loss
-    raise ValueError(f"{name}: expected a scalar tensor with a gradient, found {_in_words(loss)}")
+    raise _refusal(name, "a scalar tensor with a gradient", _in_words(loss))
 
 
 def _in_words(value):
@@ -209,15 +190,12 @@ def _in_words(value):
 def check_batch_norm(batch_size, network):
     """Refuse batches of one image where a batch is normalised by its own spread."""
     if batch_size == 1 and any(isinstance(m, nn.BatchNorm1d) for m in network.modules()):
-        raise ValueError("batch_size: expected at least 2, since the network normalises each batch "
-                         "(BatchNorm1d) and one image has no spread, found 1")
-
-
-# ---------------------------------------------------------------- loaders and batches
+        raise _refusal("batch_size", "at least 2, since the network normalises each batch "
+                       "(BatchNorm1d) and one image has no spread", 1)
 
 
 def shape_of(value):
-    """Name what was found: a tensor's dtype and shape, or else the type."""
+    """What was found: a tensor's dtype and shape, or else the type."""
     if isinstance(value, torch.Tensor):
         return f"{value.dtype} {tuple(value.shape)}"
     return type(value).__name__
@@ -225,50 +203,40 @@ def shape_of(value):
 
 def check_loader(name, loader):
     """Refuse what gives no batches, or gives them only once; no random number is drawn for it."""
-    found = _in_the_place_of_a_loader(loader)
+    kind, found = type(loader).__name__, None
+    if hasattr(loader, "_fields"):
+        found = f"all of {kind}({', '.join(loader._fields)}): pass one of them, such as .train"
+    elif isinstance(loader, (list, tuple)) and loader and isinstance(loader[0], torch.Tensor):
+        found = "tensors: pass DataLoader(TensorDataset(images, labels), batch_size)"
+    elif isinstance(loader, Dataset) and not isinstance(loader, IterableDataset):
+        found = f"the data set {kind}: pass DataLoader(it, batch_size)"
+    elif hasattr(loader, "__next__"):
+        found = f"a {kind}, which can be gone through only once"
+    elif isinstance(loader, torch.Tensor) or not hasattr(loader, "__iter__"):
+        found = shape_of(loader)
     if found:
-        raise ValueError(f"{name}: expected a loader of batches (images, labels), found {found}")
+        raise _refusal(name, "a loader of batches (images, labels)", found)
     if length_hint(loader, 1) == 0:
-        raise ValueError(f"{name}: expected at least one batch, found none")
-
-
-def _in_the_place_of_a_loader(found):
-    kind = type(found).__name__
-    if hasattr(found, "_fields"):
-        return f"all of {kind}({', '.join(found._fields)}): pass one of them, such as .train"
-    if isinstance(found, (list, tuple)) and found and isinstance(found[0], torch.Tensor):
-        return "tensors: pass DataLoader(TensorDataset(images, labels), batch_size)"
-    if isinstance(found, Dataset) and not isinstance(found, IterableDataset):
-        return f"the data set {kind}: pass DataLoader(it, batch_size)"
-    if hasattr(found, "__next__"):
-        return f"a {kind}, which can be gone through only once"
-    if isinstance(found, torch.Tensor) or not hasattr(found, "__iter__"):
-        return shape_of(found)
-    return None
+        raise _refusal(name, "at least one batch", "none")
 
 
 def check_batch(batch):
     """Refuse what is no pair of images (N, ...) and N labels; it looks at no value."""
     if not isinstance(batch, (list, tuple)) or len(batch) != 2:
-        found = shape_of(batch)
-        if isinstance(batch, (list, tuple)):
-            found += f" of {len(batch)}"
-        raise ValueError(f"the loader: expected batches of (images, labels), found a {found}")
+        size = f" of {len(batch)}" if isinstance(batch, (list, tuple)) else ""
+        raise _refusal("the loader", "batches of (images, labels)", f"a {shape_of(batch)}{size}")
     images, labels = batch
     if not isinstance(images, torch.Tensor) or images.ndim == 0:
-        raise ValueError(f"images: expected a tensor (N, ...), found {shape_of(images)}")
-    if number_of(labels) != len(images):
-        raise ValueError(f"labels: expected {len(images)}, one for each image, "
-                         f"found {number_of(labels)} ({shape_of(labels)})")
-
-
-def number_of(labels):
-    """The length of a tensor, an array or a list; None for what has none, such as one number."""
-    return len(labels) if hasattr(labels, "__len__") and getattr(labels, "shape", True) else None
+        raise _refusal("images", "a tensor (N, ...)", shape_of(images))
+    countable = hasattr(labels, "__len__") and getattr(labels, "shape", True)  # not one number
+    number = len(labels) if countable else None
+    if number != len(images):
+        raise _refusal("labels", f"{len(images)}, one for each image",
+                       f"{number} ({shape_of(labels)})")
 
 
 def check_batch_size(batch_size, found):
     """Refuse a loader's batch of another size than the training was told."""
     if found != batch_size:
-        raise ValueError(f"batch_size: expected batches of {batch_size} images from the loader, "
-                         f"found one of {found}")
+        raise _refusal("batch_size", f"batches of {batch_size} images from the loader",
+                       f"one of {found}")

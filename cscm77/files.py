@@ -16,15 +16,8 @@ def write_whole(path, data, previous=None):
     """Put bytes or text in the place of a file; it is the old or the new one at any moment.
 
     The new one is written under a name that no other process uses, and gets its own when all of it
-    is on disk.
-
-    Args:
-        path: of the file; its folder is made.
-        data: bytes, or text to be written as UTF-8.
-        previous: name for the old file, if it is to be kept.
-
-    Raises:
-        OSError: it cannot be written; what was there before is as it was.
+    is on disk. Its folder is made; the old one is kept as `previous`, if that is given. Raises an
+    OSError where it cannot be written; what was there before is then as it was.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -45,11 +38,7 @@ def write_whole(path, data, previous=None):
 
 
 def remove_unfinished(path):
-    """Remove what processes that were killed left of a file, an hour ago or longer.
-
-    Args:
-        path: as given to `write_whole`.
-    """
+    """Remove what processes that were killed left of a file, an hour ago or longer."""
     path = Path(path)
     for left in path.parent.glob(f".{escape(path.name)}.*{UNFINISHED}"):
         with suppress(OSError):

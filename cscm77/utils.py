@@ -7,6 +7,7 @@ import copy
 import os
 import platform
 import random
+import re
 import sys
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -18,20 +19,13 @@ from tqdm import tqdm
 
 from cscm77.checks import check_labels, check_whole, unwrapped
 
-__all__ = ["reset_seed", "keep_freed_memory", "arithmetic", "matmul_precision", "seeded",
-           "default_device", "device_of", "dtype_of", "unwrapped", "processor_name",
-           "printable_output", "in_notebook", "progress_bar",
-           "one_hot", "initialize_weights", "channels_last", "copy_of", "eval_mode", "frozen"]
+__all__ = ["reset_seed", "keep_freed_memory", "unwrapped"]  # what is asked for here
 
 LARGEST_KEPT = 2**25 - 2**16  # bytes: the C library takes nothing from blocks of 32 MiB or more
 
 
 def reset_seed(number):
-    """Seed Python's and torch's random numbers, on every device.
-
-    Args:
-        number: an integer, numpy's too, of 64 bits.
-    """
+    """Seed Python's and torch's random numbers, on every device, with an integer of 64 bits."""
     number = check_whole("number", number, least=-2**63, most=2**64 - 1)  # torch's own bounds
     random.seed(number)
     torch.manual_seed(number)
@@ -50,11 +44,9 @@ def keep_freed_memory():
 def arithmetic(precision, *, flush=None):
     """Set how exactly numbers are multiplied, and what becomes of tiny ones; both are put back.
 
-    Args:
-        precision: "highest", "high" or "medium", as `torch.set_float32_matmul_precision` has
-            them: of float32 matrix products, and of a GPU's convolutions.
-        flush: whether numbers below 1e-38 become zeros, in this thread and those that torch
-            starts from then on; None leaves that as it is.
+    The precision of float32 products, a GPU's convolutions too, is "highest", "high" or "medium".
+    `flush` says whether numbers below 1e-38 become zeros, in this thread and those that torch
+    starts from then on; None leaves that as it is.
     """
     kept = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
     flushed = sys.float_info.min / 2 == 0  # torch does not tell
@@ -71,9 +63,7 @@ def arithmetic(precision, *, flush=None):
             torch.set_flush_denormal(flushed)
 
 
-def matmul_precision(name):
-    """`arithmetic` of a precision alone."""
-    return arithmetic(name)
+matmul_precision = arithmetic
 
 
 @contextmanager
@@ -82,9 +72,6 @@ def seeded(device, seed=0):
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
         torch.manual_seed(seed)
         yield
-
-
-# ---------------------------------------------------------------- where it runs
 
 
 def default_device():
@@ -103,18 +90,13 @@ def dtype_of(model):
 
 
 def processor_name(device):
-    """The name of the processor that a device stands for, as well as the system can tell it.
-
-    Args:
-        device: a `torch.device`.
-    """
+    """The name of a `torch.device`'s processor, as well as the system can tell it."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     with suppress(OSError):  # the file is Linux's
         about = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
-        for line in about.splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
+        if found := re.search(r"^model name\s*:(.*)$", about, re.MULTILINE):
+            return found[1].strip()
     return platform.processor() or platform.machine()
 
 
@@ -132,43 +114,28 @@ def in_notebook():
 
 
 def progress_bar(total, description, unit="it", done=0):
-    """A progress bar that erases itself at the end: a saved notebook or a log holds none of it.
+    """A `tqdm` bar on standard output, in a terminal or notebook; a log or saved page holds none.
 
-    It is plain text on standard output, shown in a terminal and in a notebook, and nowhere else;
-    tqdm's own variable TQDM_DISABLE=1 turns it off.
-
-    Args:
-        total: number of steps, or None where it is not known.
-        description: what stands before the bar.
-        unit: what is counted; "B" for bytes, which are shown in kB and MB.
-        done: number of steps that were taken before.
-
-    Returns:
-        A `tqdm` bar, to be used in a `with` block.
+    `total` is None where it is not known, `done` the steps that were taken before; the unit "B"
+    is shown in kB and MB.
     """
-    wanted = os.environ.get("TQDM_DISABLE", "0") in ("", "0")
+    wanted = os.environ.get("TQDM_DISABLE", "0") in ("", "0")  # tqdm's own variable
     return tqdm(total=total, initial=done, desc=description, file=sys.stdout, leave=False,
                 dynamic_ncols=True, unit=unit, unit_scale=unit == "B",
                 disable=not (wanted and (in_notebook() or sys.stdout.isatty())))
 
 
-# ---------------------------------------------------------------- labels and networks
-
-
 def one_hot(labels, class_size, *, like=None):
-    """Rows with a single 1, one for each label.
+    """Rows (N, C) with a single 1, one for each label.
 
     Args:
         labels: integers from 0 to class_size - 1, (N,), a tensor or a list.
         class_size: C.
-        like: the tensor whose type and device the rows take, if any.
-
-    Returns:
-        (N, C), else float32 on the labels' device.
+        like: the tensor whose type and device the rows take; else float32, where the labels are.
 
     Raises:
-        ValueError: labels that are not a row of integers, or (on a CPU, where looking costs
-            nothing) out of range.
+        ValueError: labels that are no row of integers, or (on a CPU, where looking is free) out
+            of range.
     """
     class_size, labels = check_whole("class_size", class_size), torch.as_tensor(labels)
     check_labels(labels, class_size)
@@ -181,49 +148,39 @@ def one_hot(labels, class_size, *, like=None):
 def initialize_weights(m):
     """Draw a layer's weights anew, uniformly: Glorot and Bengio (2010); for `model.apply`.
 
-    Linear and transposed convolutions alone, as the course has it. Weights that are computed from
-    others (spectral or weight normalisation, pruning) are set through those; the draws are the
-    same in every memory format.
-
-    Raises:
-        ValueError: a weight that is computed in a way that cannot be turned round.
+    Linear and transposed convolutions alone, as the course has it. Weights computed from others
+    are set through those; a ValueError names what cannot be turned round. The draws are the same
+    in every memory format.
     """
     if not isinstance(m, (nn.Linear, nn.ConvTranspose2d)):
         return
     weight = m.weight
     drawn = torch.empty(weight.shape, dtype=weight.dtype, device=weight.device)
     nn.init.xavier_uniform_(drawn)
+    expected = "initialize_weights: expected a weight that"
     if parametrize.is_parametrized(m, "weight"):
-        _assign_weight(m, drawn)
+        try:
+            m.weight = drawn  # calls each parametrization's right_inverse
+        except (NotImplementedError, RuntimeError) as error:
+            names = ", ".join(type(p).__name__ for p in m.parametrizations.weight)
+            raise ValueError(f"{expected} can be assigned to, found one computed by {names} "
+                             f"({error})") from error
     elif hasattr(m, "weight_g"):  # nn.utils.weight_norm: weight = g v / |v|
         m.weight_v.copy_(drawn)
         m.weight_g.copy_(drawn.square().sum_to_size(m.weight_g.shape).sqrt())
     else:  # nn.utils.spectral_norm and pruning compute from a weight_orig
         source = getattr(m, "weight_orig", weight)
         if not isinstance(source, nn.Parameter):
-            raise ValueError("initialize_weights: expected a weight that is a parameter, "
-                             f"found a computed one in {type(m).__name__}")
+            raise ValueError(f"{expected} is a parameter, found a computed one in "
+                             f"{type(m).__name__}")
         source.copy_(drawn)
-
-
-def _assign_weight(layer, weight):
-    try:
-        layer.weight = weight  # calls each parametrization's right_inverse
-    except (NotImplementedError, RuntimeError) as error:
-        names = ", ".join(type(p).__name__ for p in layer.parametrizations.weight)
-        raise ValueError("initialize_weights: expected a weight that can be assigned to, "
-                         f"found one computed by {names} ({error})") from error
 
 
 def channels_last(network, optimizer=None):
     """Turn the order of 2-D convolutions' weights in memory into the one that is read fastest.
 
-    In place: the numbers and the `Parameter` objects stay.
-
-    Args:
-        network: any module; only its 4-dimensional parameters change.
-        optimizer: of the network. What it keeps of each weight takes the same order, since fused
-            Adam walks through both as they lie in memory.
+    In place: the numbers and the `Parameter` objects stay. What an optimizer keeps of each weight
+    takes the same order, since fused Adam walks through both as they lie in memory.
     """
     for p in network.parameters():
         if p.ndim == 4:
@@ -234,10 +191,9 @@ def channels_last(network, optimizer=None):
 
 
 def copy_of(network):
-    """A deep copy, of a network too whose computed weights hang on others.
+    """A deep copy, even of what `copy.deepcopy` refuses: a last weight that was computed.
 
-    `nn.utils.spectral_norm` and `weight_norm` keep the last weight with its gradient's history,
-    which `copy.deepcopy` refuses.
+    `nn.utils.spectral_norm` and `weight_norm` keep one, with its gradient's history.
     """
     computed = (value for module in network.modules() for value in vars(module).values()
                 if torch.is_tensor(value) and not value.is_leaf)

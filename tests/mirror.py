@@ -1,7 +1,6 @@
 """A web server on loopback that plays a mirror of MNIST, with every fault that a mirror can have.
 
 A fault is a function of (the request's handler, the good gzip file) that answers in its own way.
-`Mirror` takes one for all of its files, or sends the good file where it has none.
 """
 
 import gzip
@@ -10,17 +9,18 @@ import struct
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+PAGE = b"<!DOCTYPE html>\n<html><body>Please log in</body></html>"  # of a hotel's network
+
 
 class Mirror(ThreadingHTTPServer):
-    """Serve files {name: bytes, unzipped} under their names with .gz, on a port of its own.
+    """Serves {name: bytes, unzipped} under name.gz at its `url`; `asked` lists what was asked for.
 
-    `url` is its address, `asked` lists the names that were asked for.
+    All of them with one fault, or the good files where it has none.
     """
 
     daemon_threads = True
 
     def __init__(self, files, fault=None):
-        """Start to listen, and to serve in a thread."""
         super().__init__(("127.0.0.1", 0), _Handler)
         self.files = {f"{name}.gz": gzip.compress(data, mtime=0) for name, data in files.items()}
         self.fault = fault or send
@@ -29,8 +29,7 @@ class Mirror(ThreadingHTTPServer):
         threading.Thread(target=self.serve_forever, args=(0.01,), daemon=True).start()
 
     def __exit__(self, *_):
-        """Let go of clients that are being kept waiting, and stop."""
-        self.closing.set()
+        self.closing.set()  # lets go of clients that are being kept waiting
         self.shutdown()
         self.server_close()
 
@@ -48,84 +47,45 @@ class _Handler(BaseHTTPRequestHandler):
         pass
 
 
-def send(handler, body, status=200, length=None, kind="application/gzip"):
-    """Answer as a web server should, or claim another length."""
+def start(handler, status=200, **headers):
     handler.send_response(status)
-    handler.send_header("Content-Type", kind)
-    handler.send_header("Content-Length", str(len(body) if length is None else length))
+    for name, value in headers.items():
+        handler.send_header(name.replace("_", "-"), str(value))
     handler.end_headers()
+
+
+def send(handler, body, status=200, length=None):
+    """Answer as a web server should, or claim another length."""
+    start(handler, status, Content_Length=len(body) if length is None else length)
     handler.wfile.write(body)
 
 
-def forbidden(handler, body):
-    """Refuse, as a storage bucket does that is no longer public."""
-    send(handler, b"no", status=403)
-
-
-def not_found(handler, body):
-    """Know nothing of the file."""
-    send(handler, b"no", status=404)
-
-
-def overloaded(handler, body):
-    """Ask the client to come again."""
-    send(handler, b"no", status=503)
+def sends(change=bytes, status=200):
+    """The fault of sending something else in the place of the file."""
+    return lambda handler, body: send(handler, change(body), status)
 
 
 def redirected_in_a_circle(handler, body):
-    """Send the client back to where it already is."""
-    handler.send_response(302)
-    handler.send_header("Location", handler.path)
-    handler.send_header("Content-Length", "0")
-    handler.end_headers()
-
-
-def web_page(handler, body):
-    """Send the page of a hotel's network, with status 200."""
-    send(handler, b"<!DOCTYPE html>\n<html><body>Please log in</body></html>", kind="text/html")
-
-
-def zipped_web_page(handler, body):
-    """Send a page in the right wrapping."""
-    send(handler, gzip.compress(b"<html><body>Please log in</body></html>"))
-
-
-def empty(handler, body):
-    """Send nothing, with status 200."""
-    send(handler, b"")
+    start(handler, 302, Location=handler.path, Content_Length=0)
 
 
 def cut_short(handler, body):
-    """Hang up half-way through the length that was promised."""
     send(handler, body[:len(body) // 2], length=len(body))
 
 
 def cut_short_unnoticed(handler, body):
     """Hang up half-way, where no length was promised."""
-    handler.send_response(200)
-    handler.end_headers()
+    start(handler)
     handler.wfile.write(body[:len(body) // 2])
 
 
-def other_bytes(handler, body):
-    """Send a whole file of the right size, with one byte changed."""
+def one_byte_changed(body):
     data = bytearray(gzip.decompress(body))
     data[-1] ^= 1
-    send(handler, gzip.compress(data))
-
-
-def damaged_zip(handler, body):
-    """Send a gzip file whose checksum does not fit its content."""
-    send(handler, body[:-8] + b"\0\0\0\0" + body[-4:])
-
-
-def far_too_long(handler, body):
-    """Send a small file that unzips to a very large one."""
-    send(handler, gzip.compress(gzip.decompress(body) + bytes(1 << 22)))
+    return gzip.compress(data)
 
 
 def no_http(handler, body):
-    """Answer in another protocol."""
     handler.wfile.write(b"220 mail.example.org ESMTP\r\n")
 
 
@@ -155,14 +115,36 @@ def dripping_header(handler, body):
 
 def dripping_body(handler, body):
     """Send the file a byte at a time, each soon enough."""
-    handler.send_response(200)
-    handler.end_headers()
+    start(handler)
     for byte in body:
         handler.wfile.write(bytes([byte]))
         if handler.server.closing.wait(0.02):
             return
 
 
-def unzipped(handler, body):
-    """Send the file unzipped, as some servers and proxies do; this is no fault."""
-    send(handler, gzip.decompress(body))
+FAULTS = {  # what a mirror does, and the words for it
+    "forbidden": (sends(status=403), "found status 403"),  # a storage bucket no longer public
+    "not found": (sends(status=404), "found status 404"),
+    "overloaded": (sends(status=503), "found status 503"),
+    "redirected in a circle": (redirected_in_a_circle, "found status 302"),
+    "web page": (sends(lambda body: PAGE), r"bytes with md5 [0-9a-f]{32} \(a web page\)"),
+    "zipped web page": (sends(lambda body: gzip.compress(PAGE)),
+                        r"bytes with md5 [0-9a-f]{32} \(a web page\)"),
+    "empty": (sends(lambda body: b""), "found 0 bytes with md5"),
+    "cut short": (cut_short, "cut short: expected [0-9,]+ bytes, found [0-9,]+"),
+    "cut short unnoticed": (cut_short_unnoticed, r"does not unzip to it \(Compressed file ended"),
+    "other bytes": (sends(one_byte_changed),
+                    "expected 47,056 bytes with md5 .*, found 47,056 bytes with md5"),
+    "damaged zip": (sends(lambda body: body[:-8] + b"\0\0\0\0" + body[-4:]),
+                    r"does not unzip to it \(CRC check failed"),
+    "far too long": (sends(lambda body: gzip.compress(gzip.decompress(body) + bytes(1 << 22))),
+                     r"does not unzip to it \(more than 47,056 bytes come out"),
+    "no http": (no_http, "BadStatusLine"),
+    "reset": (reset, "Connection(Reset|Aborted)Error|RemoteDisconnected"),
+    "silent": (silent, "no answer within"),
+    "stuck": (stuck, "no answer within"),
+    "dripping header": (dripping_header, "expected the file within .* found 0 bytes by then"),
+    "dripping body": (dripping_body, "expected the file within .* found [0-9,]+ bytes by then"),
+}
+LIMITS = {silent: "SILENCE", stuck: "SILENCE",  # what ends the wait
+          dripping_header: "FIRST_BYTE", dripping_body: "WHOLE_FILE"}

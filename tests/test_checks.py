@@ -11,20 +11,7 @@ import torch
 from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
-from cscm77.checks import (
-    CheckedSequential,
-    check_batch_norm,
-    check_cond,
-    check_labels,
-    check_positive,
-    check_range,
-    check_reconstruction,
-    check_scalar_loss,
-    check_solver,
-    check_square,
-    check_whole,
-    unwrapped,
-)
+from cscm77 import checks
 
 WEIGHT = nn.Parameter(torch.ones(3))
 
@@ -44,39 +31,33 @@ def conditional():
     return model
 
 
-@pytest.mark.parametrize("kind", [int, np.int64, np.uint8, np.int32])
-def test_whole_numbers_of_every_kind_come_back_as_pythons(kind):
-    number = check_whole("N", kind(3), least=3, most=3)
-    assert number == 3 and type(number) is int
-
-
-@pytest.mark.parametrize("kind", [float, np.float32, np.float64])
-def test_positive_numbers_of_every_kind_come_back_as_pythons(kind):
-    number = check_positive("rate", kind(0.5))
-    assert number == 0.5 and type(number) is float
-    assert check_positive("rate", 2) == 2
-
-
-def test_the_side_of_a_square():
-    assert check_square("input_size", np.int64(784)) == 28
+def test_numbers_of_every_kind_come_back_as_pythons():
+    for kind in (int, np.int64, np.uint8, np.int32):
+        number = checks.check_whole("N", kind(3), least=3, most=3)
+        assert number == 3 and type(number) is int
+    for kind in (float, np.float32, np.float64):
+        number = checks.check_positive("rate", kind(0.5))
+        assert number == 0.5 and type(number) is float
+    assert checks.check_positive("rate", 2) == 2
+    assert checks.check_square("input_size", np.int64(784)) == 28
 
 
 def test_labels_of_a_byte_are_compared_as_whole_numbers():
-    check_labels(torch.tensor([255], dtype=torch.uint8), 256)
-    check_labels(torch.tensor([127], dtype=torch.int8), 300)
+    checks.check_labels(torch.tensor([255], dtype=torch.uint8), 256)
+    checks.check_labels(torch.tensor([127], dtype=torch.int8), 300)
 
 
 def test_a_solver_may_leave_out_what_is_frozen():
     frozen, trained = nn.Linear(3, 4), nn.Linear(4, 1)
     frozen.requires_grad_(False)
-    check_solver("D_solver", adam(trained), nn.Sequential(frozen, trained))
-    check_solver("D_solver", adam(frozen, trained), nn.Sequential(frozen, trained))
+    checks.check_solver("D_solver", adam(trained), nn.Sequential(frozen, trained))
+    checks.check_solver("D_solver", adam(frozen, trained), nn.Sequential(frozen, trained))
 
 
 def test_a_loss_comes_back_as_a_scalar_with_its_gradient():
     scalar = WEIGHT.sum()
-    assert check_scalar_loss("loss", scalar) is scalar
-    reshaped = check_scalar_loss("loss", WEIGHT.sum().reshape(1))
+    assert checks.check_scalar_loss("loss", scalar) is scalar
+    reshaped = checks.check_scalar_loss("loss", WEIGHT.sum().reshape(1))
     gradient, = torch.autograd.grad(reshaped, WEIGHT)
     assert reshaped.shape == () and torch.equal(gradient, torch.ones(3))
 
@@ -84,55 +65,58 @@ def test_a_loss_comes_back_as_a_scalar_with_its_gradient():
 def test_a_wrapped_model_is_asked_itself():
     model = conditional()
     for wrapped in (model, nn.DataParallel(model), nn.DataParallel(AveragedModel(model))):
-        assert unwrapped(wrapped).num_classes == 26
-        check_cond(wrapped, True)
-    check_cond(network(), True)  # it does not say, so it may be anything
+        assert checks.unwrapped(wrapped).num_classes == 26
+        checks.check_cond(wrapped, True)
+    checks.check_cond(network(), True)  # it does not say, so it may be anything
 
 
 def test_batches_of_one_image_go_where_nothing_is_normalised():
-    check_batch_norm(1, network())
-    check_batch_norm(2, nn.Sequential(network(), nn.BatchNorm1d(1)))
+    checks.check_batch_norm(1, network())
+    checks.check_batch_norm(2, nn.Sequential(network(), nn.BatchNorm1d(1)))
 
 
 D = network()
 BAD_CALLS = {
-    "True": (lambda: check_whole("N", True), "N: expected a whole number of at least 1"),
-    "numpy's True": (lambda: check_whole("N", np.True_), "at least 1, found .*True"),
-    "half": (lambda: check_whole("N", 8.0), "found 8.0"),
-    "text": (lambda: check_whole("N", "8"), "found '8'"),
-    "too few": (lambda: check_whole("N", np.int64(-1), least=0), "at least 0, found .*-1"),
-    "too many": (lambda: check_whole("N", 8, most=7), "N: expected a whole number from 1 to 7"),
-    **{f"a rate of {rate}": (partial(check_positive, "rate", rate), "rate: expected a positive num")
+    "True": (lambda: checks.check_whole("N", True), "N: expected a whole number of at least 1"),
+    "numpy's True": (lambda: checks.check_whole("N", np.True_), "at least 1, found .*True"),
+    "half": (lambda: checks.check_whole("N", 8.0), "found 8.0"),
+    "text": (lambda: checks.check_whole("N", "8"), "found '8'"),
+    "too few": (lambda: checks.check_whole("N", np.int64(-1), least=0), "least 0, found .*-1"),
+    "too many": (lambda: checks.check_whole("N", 8, most=7), "N: expected .* number from 1 to 7"),
+    **{f"a rate of {rate}": (
+        partial(checks.check_positive, "rate", rate), "rate: expected a positive number, found")
        for rate in (0, -1e-3, float("inf"), float("nan"), True, "1", None, np.float32("nan"))},
-    "no square": (lambda: check_square("input_size", 783), "input_size.*square.*found 783"),
-    "a nan pixel": (lambda: check_range("x", torch.tensor([0.5, torch.nan])),
+    "no square": (lambda: checks.check_square("input_size", 783), "input_size.*square.*found 783"),
+    "a nan pixel": (lambda: checks.check_range("x", torch.tensor([0.5, torch.nan])),
                     r"x: expected values in \[0, 1\]"),
     "bytes beyond the classes": (
-        lambda: check_labels(torch.tensor([200], dtype=torch.uint8), 200),
+        lambda: checks.check_labels(torch.tensor([200], dtype=torch.uint8), 200),
         "labels: expected 0 to 199, found 200 to 200"),
     "loss of images without a row": (
-        lambda: check_reconstruction(*[torch.tensor(0.5)] * 4), r"found x_hat \(\)"),
+        lambda: checks.check_reconstruction(*[torch.tensor(0.5)] * 4), r"found x_hat \(\)"),
     "a CVAE without cond": (
-        lambda: check_cond(nn.DataParallel(conditional()), False), "cond.*found False for Sequ"),
+        lambda: checks.check_cond(nn.DataParallel(conditional()), False),
+        "cond.*found False for Sequ"),
     "another network's solver": (
-        lambda: check_solver("D_solver", adam(network()), D),
+        lambda: checks.check_solver("D_solver", adam(network()), D),
         "D_solver: expected an optimizer of D's parameters, found one of other tensors"),
     "a solver of one layer": (
-        lambda: check_solver("G_solver", adam(D[2]), D),
+        lambda: checks.check_solver("G_solver", adam(D[2]), D),
         r"of G's parameters, found one that misses 2 of 4 \(0.weight first\)"),
     "a solver of both networks": (
-        lambda: check_solver("D_solver", adam(D, network()), D),
+        lambda: checks.check_solver("D_solver", adam(D, network()), D),
         "found one of 4 other tensors beside: it would move them too"),
-    "no solver": (lambda: check_solver("D_solver", None, D), "D_solver.*optimizer.*found None"),
+    "no solver": (
+        lambda: checks.check_solver("D_solver", None, D), "D_solver.*optimizer.*found None"),
     **{f"a loss that is {found}": (
-        partial(check_scalar_loss, "d_loss", loss),
+        partial(checks.check_scalar_loss, "d_loss", loss),
         f"d_loss: expected a scalar tensor with a gradient, found {found}")
        for loss, found in ((0.5, "float 0.5"), (np.float32(0.5), "float32 "), (None, "None"),
                            ((WEIGHT.sum(), 1), "tuple "),
                            (WEIGHT * 2, r"a tensor of shape \(3,\)"),
                            (torch.tensor(0.5), "a tensor without a gradient"))},
     "one image, normalised": (
-        lambda: check_batch_norm(1, nn.Sequential(nn.BatchNorm1d(4))),
+        lambda: checks.check_batch_norm(1, nn.Sequential(nn.BatchNorm1d(4))),
         "batch_size: expected at least 2.*BatchNorm1d.*found 1"),
 }
 
@@ -143,11 +127,8 @@ def test_bad_input_is_named(call, message):
         call()
 
 
-# ---------------------------------------------------------------- layers that name their width
-
-
 def checked():
-    return CheckedSequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 1), expects=("noise", 3))
+    return checks.CheckedSequential(*network(), expects=("noise", 3))
 
 
 @pytest.mark.parametrize("shape", [(2, 4), (0, 3), (3,), (2, 1, 3)])

@@ -13,7 +13,6 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_outp
 from cscm77 import __main__ as command
 
 TOP = Path(__file__).resolve().parent.parent
-
 GOOD = [
     "# First section", "print('one')\nprint('two')",
     "## Second section",
@@ -22,7 +21,7 @@ GOOD = [
     "for i in range(3):\n    print(f'\\r{i}/3 of a bar', end='')\n"
     "print('\\r             \\r', end='')",
 ]
-BAD = ["# Fine", "print('fine')", "# Broken", "def inner():\n    return 1 / 0\n\n\ninner()"]
+sends_sigint = pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGINT to send")
 
 
 def write_notebook(path, cells):
@@ -31,31 +30,36 @@ def write_notebook(path, cells):
     return path
 
 
-def run(*arguments, **settings):
-    command = [sys.executable, "-m", "cscm77", *map(str, arguments)]
-    environment = {**os.environ, **settings, "PYTHONPATH": str(TOP)}  # for the kernels elsewhere
-    return subprocess.run(command, cwd=TOP, env=environment, capture_output=True, text=True,
-                          encoding=settings.get("PYTHONIOENCODING"))
+def started(notebook, *arguments, **settings):
+    """The command at work, its text passed on line by line, its results in `out` beside."""
+    return subprocess.Popen(
+        [sys.executable, "-u", "-m", "cscm77", notebook, "--output", notebook.parent / "out",
+         *map(str, arguments)], cwd=TOP, text=True, encoding=settings.get("PYTHONIOENCODING"),
+        env={**os.environ, **settings, "PYTHONPATH": str(TOP)},  # for the kernels elsewhere
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
 
-def started(notebook, output, stderr=None, **settings):
-    """The command at work, its text passed on line by line."""
-    return subprocess.Popen([sys.executable, "-u", "-m", "cscm77", notebook, "--output", output],
-                            cwd=TOP, env={**os.environ, **settings, "PYTHONPATH": str(TOP)},
-                            stdout=subprocess.PIPE, stderr=stderr, text=True)
+def run(notebook, *arguments, **settings):
+    with started(notebook, *arguments, **settings) as process:
+        stdout, stderr = process.communicate()
+    return subprocess.CompletedProcess(process.args, process.returncode, stdout, stderr)
+
+
+def executed(notebook):
+    return nbformat.read(notebook.parent / "out" / notebook.name, as_version=4)
 
 
 @pytest.fixture(scope="module")
 def good(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("good")
-    notebook = write_notebook(folder / "good.ipynb", GOOD)
+    notebook = write_notebook(tmp_path_factory.mktemp("good") / "good.ipynb", GOOD)
     before = notebook.read_bytes()
-    done = run(notebook, "--images", 7, "--output", folder / "out")
-    return done, folder, notebook.read_bytes() == before
+    done = run(notebook, "--images", 7)
+    assert notebook.read_bytes() == before
+    return done, notebook
 
 
 def test_it_passes_on_what_cells_print_and_times_each_section(good):
-    done, _, _ = good
+    done, _ = good
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
     places = [lines.index(line) for line in ("## First section", "one", "two", "## Second section")]
@@ -64,109 +68,84 @@ def test_it_passes_on_what_cells_print_and_times_each_section(good):
     assert sum("section: " in line and line.endswith(" s)") for line in lines) == 2
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGINT to send")
+def test_it_writes_the_executed_notebook_and_html_without_progress_bars(good):
+    _, notebook = good
+    code = [c for c in executed(notebook).cells if c.cell_type == "code"]
+    assert [c.execution_count for c in code] == [1, 2, 3, 4]
+    assert code[2].outputs[0].data["text/plain"] == "5" and code[3].outputs == []
+    assert "one" in (notebook.parent / "out" / "good.html").read_text()
+
+
+@sends_sigint
 def test_ctrl_c_stops_it_with_one_line_and_leaves_no_kernel(tmp_path):
     notebook = write_notebook(tmp_path / "long.ipynb", [
         "# First", "import os\nprint('kernel', os.getpid())",
         "# Long", "print('waiting')\nimport time\ntime.sleep(600)"])
-    with started(notebook, tmp_path / "out", stderr=subprocess.PIPE) as process:
+    with started(notebook) as process:
         for line in process.stdout:
             if line.startswith("kernel "):
                 kernel = int(line.split()[1])
             if line == "waiting\n":
                 process.send_signal(signal.SIGINT)
         said = process.stderr.read()
-    assert process.returncode == 1
+    assert process.returncode == 1 and "Traceback" not in said
     assert said.splitlines()[-1].startswith('long.ipynb, code cell 2 ("Long"): stopped')
-    assert "Traceback" not in said
-    assert (tmp_path / "out" / "long.ipynb").is_file()
+    assert executed(notebook)
     with pytest.raises(ProcessLookupError):
         os.kill(kernel, 0)
 
 
-def test_it_passes_text_on_before_the_cell_ends(tmp_path):
+def test_it_passes_text_on_before_the_cell_ends_and_replaces_the_original_when_asked(tmp_path):
     """The cell waits for a file that is written only when its line has come through."""
     go = tmp_path / "go"
-    cell = (f"import pathlib, time\nprint('waiting')\nfor _ in range(600):\n    time.sleep(0.1)\n"
-            f"    if pathlib.Path({str(go)!r}).exists():\n        break\n"
-            "else:\n    raise TimeoutError")
-    notebook = write_notebook(tmp_path / "waits.ipynb", [cell])
-    with started(notebook, tmp_path / "out") as process:
+    notebook = write_notebook(tmp_path / "waits.ipynb", [
+        "import pathlib, time\nprint('waiting')\nfor _ in range(600):\n    time.sleep(0.1)\n"
+        f"    if pathlib.Path({str(go)!r}).exists():\n        break\n"
+        "else:\n    raise TimeoutError"])
+    with started(notebook, "--update") as process:
         for line in process.stdout:
             if line == "waiting\n":
                 go.touch()
         assert process.wait() == 0
+    assert nbformat.read(notebook, as_version=4).cells[0].outputs[0].text == "waiting\n"
 
 
-def test_it_writes_the_executed_notebook_and_html_and_leaves_the_original(good):
-    _, folder, unchanged = good
-    executed = nbformat.read(folder / "out" / "good.ipynb", as_version=4)
-    code = [c for c in executed.cells if c.cell_type == "code"]
-    assert [c.execution_count for c in code] == [1, 2, 3, 4]
-    assert code[2].outputs[0].data["text/plain"] == "5"
-    assert "one" in (folder / "out" / "good.html").read_text()
-    assert unchanged
-
-
-def test_a_progress_bar_leaves_nothing_in_the_executed_notebook(good):
-    _, folder, _ = good
-    executed = nbformat.read(folder / "out" / "good.ipynb", as_version=4)
-    assert executed.cells[-1].outputs == []
-
-
-def test_a_failing_cell_ends_it_with_status_1_and_its_place(tmp_path):
-    notebook = write_notebook(tmp_path / "bad.ipynb", BAD)
+@pytest.mark.parametrize("cells, message", [
+    (["# Fine", "print('fine')", "# Broken", "def inner():\n    return 1 / 0\n\n\ninner()"],
+     'code cell 2 ("Broken"), line 5: ZeroDivisionError: division by zero\n'),
+    (["print('fine')", "y = 2\nz = = 3"], 'code cell 2 ("Start"), line 2: SyntaxError'),
+    (["print('fine')", "import os\nos._exit(3)"], 'code cell 2 ("Start"): '),
+], ids=["error", "syntax", "dead kernel"])
+def test_a_failing_cell_ends_it_with_status_1_and_its_place(tmp_path, cells, message):
+    notebook = write_notebook(tmp_path / "bad.ipynb", cells)
     before = notebook.read_bytes()
-    done = run(notebook, "--output", tmp_path / "out", "--update")
-    assert done.returncode == 1
-    last = done.stderr.splitlines()[-1]
-    assert last == 'bad.ipynb, code cell 2 ("Broken"), line 5: ZeroDivisionError: division by zero'
+    done = run(notebook, "--update")
+    assert done.returncode == 1 and f"\nbad.ipynb, {message}" in done.stderr
     assert "fine" in done.stdout
-    assert (tmp_path / "out" / "bad.ipynb").is_file()  # as far as it came
+    assert executed(notebook)  # as far as it came
     assert notebook.read_bytes() == before
-
-
-def test_a_syntax_error_has_its_line_too(tmp_path):
-    notebook = write_notebook(tmp_path / "bad.ipynb", ["x = 1", "y = 2\nz = = 3"])
-    done = run(notebook, "--output", tmp_path / "out")
-    assert done.returncode == 1 and 'code cell 2 ("Start"), line 2: SyntaxError' in done.stderr
-
-
-def test_a_kernel_that_dies_is_an_error_too(tmp_path):
-    notebook = write_notebook(tmp_path / "bad.ipynb", ["import os\nos._exit(3)"])
-    done = run(notebook, "--output", tmp_path / "out")
-    assert done.returncode == 1 and 'bad.ipynb, code cell 1 ("Start"): ' in done.stderr
-
-
-def test_the_original_is_replaced_only_when_asked(tmp_path):
-    notebook = write_notebook(tmp_path / "good.ipynb", ["print('new')"])
-    assert run(notebook, "--output", tmp_path / "out", "--update").returncode == 0
-    assert nbformat.read(notebook, as_version=4).cells[0].outputs[0].text == "new\n"
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "cp1252"])
 def test_text_that_the_terminal_cannot_show_stops_nothing(tmp_path, encoding):
     notebook = write_notebook(tmp_path / "text.ipynb", [
         "# Sigma \u03c3", "print('\u03c3 = 1 \u00b1 2')", "raise ValueError('\u03c3')"])
-    done = run(notebook, "--output", tmp_path / "out", PYTHONIOENCODING=encoding)
+    done = run(notebook, PYTHONIOENCODING=encoding)
     assert done.returncode == 1 and r"## Sigma \u03c3" in done.stdout
     assert done.stderr.splitlines()[-1].endswith(r"line 1: ValueError: \u03c3")
-    executed = nbformat.read(tmp_path / "out" / "text.ipynb", as_version=4)
-    assert executed.cells[1].outputs[0].text == "\u03c3 = 1 \u00b1 2\n"
+    assert executed(notebook).cells[1].outputs[0].text == "\u03c3 = 1 \u00b1 2\n"
     assert "\u03c3 = 1 \u00b1 2" in (tmp_path / "out" / "text.html").read_text(encoding="utf-8")
 
 
 @pytest.fixture
 def two_cells(monkeypatch, tmp_path):
     """A notebook whose execution is played: its first cell prints, and no kernel is started."""
-    notebook = write_notebook(tmp_path / "two.ipynb", ["print(1)", "print(2)"])
-
     def play(client, **_):
         client.nb.cells[0].outputs = [new_output("stream", text="1\n")]
         print("1\n", end="")
 
     monkeypatch.setattr(command.TerminalClient, "execute", play)
-    return notebook
+    return write_notebook(tmp_path / "two.ipynb", ["print(1)", "print(2)"])
 
 
 def test_what_was_executed_is_written_where_printing_fails(two_cells, tmp_path, monkeypatch):
@@ -178,14 +157,14 @@ def test_what_was_executed_is_written_where_printing_fails(two_cells, tmp_path, 
     before = two_cells.read_bytes()
     with pytest.raises(BrokenPipeError):
         command.run(two_cells, tmp_path / "out", update=True)
-    assert nbformat.read(tmp_path / "out" / "two.ipynb", as_version=4).cells[0].outputs
-    assert (tmp_path / "out" / "two.html").is_file() and two_cells.read_bytes() == before
+    assert executed(two_cells).cells[0].outputs and two_cells.read_bytes() == before
+    assert (tmp_path / "out" / "two.html").is_file()
 
 
 def test_a_full_disk_is_said_in_words(two_cells, tmp_path, full_disk, capsys):
     assert command.main([str(two_cells), "--output", str(tmp_path / "out"), "--update"]) == 1
     assert "two.ipynb was not written: No space left on device" in capsys.readouterr().err
-    assert [path.name for path in (tmp_path / "out").iterdir()] == []
+    assert list((tmp_path / "out").iterdir()) == []
 
 
 @pytest.mark.parametrize("arguments, message", [
@@ -194,6 +173,7 @@ def test_a_full_disk_is_said_in_words(two_cells, tmp_path, full_disk, capsys):
     (["--images", "0"], "expected a whole number of at least 1, found 0"),
     (["--images", "many"], "found 'many'"),
     (["--output", str(TOP)], "--output: expected another folder"),
+    (["--demo", "--update"], "--demo: expected no --update or --fresh"),
 ])
 def test_a_bad_command_line_is_named(arguments, message, capsys):
     with pytest.raises(SystemExit) as stop:
@@ -201,23 +181,22 @@ def test_a_bad_command_line_is_named(arguments, message, capsys):
     assert stop.value.code == 2 and message in capsys.readouterr().err
 
 
-def test_names_of_notebooks():
+def test_names_of_notebooks(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
     assert command.parse([]).notebooks == list(command.NOTEBOOKS.values())
     assert command.parse(["gan"]).notebooks == [TOP / "generative_adversarial_networks.ipynb"]
     (found,) = command.parse(["variational_autoencoders.ipynb"]).notebooks
-    assert found.name == "variational_autoencoders.ipynb"
+    assert found == TOP / "variational_autoencoders.ipynb"
     assert command.parse([]).output == TOP / "results"
 
 
 def test_a_relative_mnist_dir_is_meant_from_where_the_command_is_given(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("MNIST_DIR", "digits")
-    environment = command.kernel_environment(tmp_path / "results", None)
-    assert environment["MNIST_DIR"] == str(tmp_path / "digits")
-    assert "CSCM77_IMAGES" not in environment
-    monkeypatch.setenv("MNIST_DIR", "~/digits")
-    environment = command.kernel_environment(tmp_path / "results", None)
-    assert environment["MNIST_DIR"] == str(Path.home().resolve() / "digits")
+    for given, meant in (("digits", tmp_path / "digits"),
+                         ("~/digits", Path.home().resolve() / "digits")):
+        monkeypatch.setenv("MNIST_DIR", given)
+        environment = command.kernel_environment(tmp_path / "results", None)
+        assert environment["MNIST_DIR"] == str(meant) and "CSCM77_IMAGES" not in environment
 
 
 def test_tidy_keeps_text_and_drops_bars_widgets_and_timings():
@@ -226,6 +205,7 @@ def test_tidy_keeps_text_and_drops_bars_widgets_and_timings():
         new_output("stream", name="stdout", text="\r         \r"),
         new_output("stream", name="stdout", text="Loss: 3\n"),
         new_output("display_data", data={"text/plain": "figure"}),
+        new_output("display_data", data={command.WIDGET: {}}),
         new_output("stream", name="stdout", text="\r  \r")])
     notebook = new_notebook(cells=[cell], metadata={"widgets": {"state": {}}})
     command.tidy(notebook)
@@ -233,32 +213,33 @@ def test_tidy_keeps_text_and_drops_bars_widgets_and_timings():
     assert "widgets" not in notebook.metadata and "execution" not in notebook.cells[0].metadata
 
 
-TRAINING = '''import os
+TRAINING = '''import os, signal, time
 from pathlib import Path
 import torch
 import cscm77_helper
 from vae import VAE
 digits = [(torch.full((8, 1, 28, 28), 0.5), torch.arange(8))] * 4
 path = Path(os.environ['CSCM77_RESULTS']) / 'checkpoints' / 'train' / 'vae.pt'
-waited = cscm77_helper.loss_function
-def slow_loss(*arguments):
+loss_function = cscm77_helper.loss_function
+def loss_that_waits_for_ctrl_c(*arguments):
     step = arguments[0].requires_grad  # and no probe of the loss
-    if step and os.environ.get('STOP_HERE') and Path(path).exists():
+    if step and os.environ.get('STOP_HERE') and path.exists():
+        handler = signal.getsignal(signal.SIGINT)
         print('training', flush=True)
-        import time
-        time.sleep(1)
-    return waited(*arguments)
-cscm77_helper.loss_function = slow_loss
+        while signal.getsignal(signal.SIGINT) is handler:  # it hears one, and is put back
+            time.sleep(0.01)
+    return loss_function(*arguments)
+cscm77_helper.loss_function = loss_that_waits_for_ctrl_c
 torch.manual_seed(0)
 model = VAE(784, hidden_dim=8)
 for epoch in range(3):
     print(cscm77_helper.train_vae(epoch, model, digits, checkpoint=path).loss)'''
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGINT to send")
+@sends_sigint
 def test_a_training_stopped_by_ctrl_c_goes_on_at_the_next_command(tmp_path):
     notebook = write_notebook(tmp_path / "train.ipynb", ["# Train", TRAINING])
-    with started(notebook, tmp_path / "out", stderr=subprocess.PIPE, STOP_HERE="1") as process:
+    with started(notebook, STOP_HERE="1") as process:
         for line in process.stdout:
             if line == "training\n":  # in the second epoch
                 process.send_signal(signal.SIGINT)
@@ -267,11 +248,9 @@ def test_a_training_stopped_by_ctrl_c_goes_on_at_the_next_command(tmp_path):
     stopped, never = (run(notebook, "--output", tmp_path / name).stdout
                       for name in ("out", "other"))
     assert "Going on at epoch 1, step 1, from vae.pt" in stopped and "restored" not in never
-    assert losses_in(stopped) == losses_in(never) and len(losses_in(never)) == 3
-
-
-def losses_in(text):
-    return [line for line in text.splitlines() if line.replace(".", "").isdecimal()]
+    losses = [[line for line in text.splitlines() if line.replace(".", "").isdecimal()]
+              for text in (stopped, never)]
+    assert losses[0] == losses[1] and len(losses[1]) == 3
 
 
 def test_fresh_keeps_the_checkpoints_of_that_notebook_under_another_name(tmp_path):
@@ -280,43 +259,32 @@ def test_fresh_keeps_the_checkpoints_of_that_notebook_under_another_name(tmp_pat
     for name in ("one", "other"):
         (folder / name).mkdir(parents=True)
         (folder / name / "vae.pt").write_text(name)
-    assert run(notebook, "--images", 7, "--output", tmp_path / "out").returncode == 0
+    assert run(notebook, "--images", 7).returncode == 0
     assert sorted(path.name for path in folder.iterdir()) == ["one", "other"]
     for number in (1, 2):
-        done = run(notebook, "--images", 7, "--fresh", "--output", tmp_path / "out")
+        done = run(notebook, "--images", 7, "--fresh")
         assert (done.returncode, "Training anew" in done.stdout) == (0, number == 1)
         assert (folder / "one-1" / "vae.pt").read_text() == "one" and not (folder / "one").exists()
     assert (folder / "other" / "vae.pt").read_text() == "other"
 
 
-def demo(monkeypatch, *arguments):
-    calls = []
-    monkeypatch.setattr(command.subprocess, "call",
-                        lambda words, **options: calls.append((words, options)) or 7)
-    assert command.main(["--demo", *map(str, arguments)]) == 7
-    ((words, options),) = calls
-    assert words[:4] == [sys.executable, "-m", "jupyter", "lab"]
-    return words[4], options["env"]
-
-
 def test_a_demonstration_opens_a_notebook_where_its_checkpoints_are(monkeypatch, tmp_path, capsys):
-    opened, environment = demo(monkeypatch, "gan", "--output", tmp_path)
-    assert opened == str(TOP / "generative_adversarial_networks.ipynb")
-    assert environment["CSCM77_RESULTS"] == str(tmp_path) and "TQDM_DISABLE" not in environment
-    notebook = Path(opened)
+    calls, notebook = [], command.NOTEBOOKS["gan"]
+    monkeypatch.setattr(command.subprocess, "call",
+                        lambda words, **options: calls.append((words, options["env"])) or 7)
+    arguments = ["--demo", "gan", "--output", str(tmp_path)]
+    assert command.main(arguments) == 7
     assert f"Nothing of {notebook.name} is trained yet" in capsys.readouterr().out
+    ((words, environment),) = calls
+    assert words == [sys.executable, "-m", "jupyter", "lab", str(notebook)]
+    assert environment["CSCM77_RESULTS"] == str(tmp_path) and "TQDM_DISABLE" not in environment
     trained = tmp_path / "checkpoints" / notebook.stem / "300 of MNIST" / "fc_gan.pt"
     trained.parent.mkdir(parents=True)
     trained.write_bytes(b"")
-    demo(monkeypatch, "gan", "--output", tmp_path)
-    assert capsys.readouterr().out == ""
+    assert command.main(arguments) == 7 and capsys.readouterr().out == ""
 
-
-def test_ctrl_c_ends_a_demonstration_without_a_traceback(monkeypatch, tmp_path):
     def stop(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(command.subprocess, "call", stop)
-    assert command.main(["--demo", "vae", "--output", str(tmp_path)]) == 130
-    with pytest.raises(SystemExit):
-        command.main(["--demo", "--update"])
+    monkeypatch.setattr(command.subprocess, "call", stop)  # the way to end JupyterLab
+    assert command.main(arguments) == 130

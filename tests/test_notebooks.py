@@ -1,4 +1,4 @@
-"""Both notebooks: run in fresh kernels on a few hundred images, and the committed ones as they were saved."""
+"""Both notebooks: run in fresh kernels on a few hundred images, and as they were committed."""
 
 import os
 import re
@@ -11,7 +11,7 @@ import pytest
 from nbclient.exceptions import CellExecutionError
 from nbconvert import HTMLExporter
 
-from cscm77.__main__ import TerminalClient
+from cscm77.__main__ import WIDGET, TerminalClient
 
 REAL_MNIST = os.environ.get("MNIST_DIR")
 TOP = Path(__file__).resolve().parent.parent
@@ -25,30 +25,41 @@ EXPECTED = {
         "Loss error 2.1297676389877955e-06", "in the order of the brief 8.5079, swapped 8.0731",
         "Train Epoch: 9 \tLoss: "],
     "generative_adversarial_networks": [
-        "Hello from gan.py!", "Hello from cscm77_helper.py!", "gan.py last edited on ", "All tests passed!",
-        "267009\nCorrect", "1858320\nCorrect", "1102721\nCorrect", "6580801\nCorrect",
-        "torch.Size([128, 1])", "torch.Size([128, 784])", "Iter: 0, D: "],
+        "Hello from gan.py!", "Hello from cscm77_helper.py!", "gan.py last edited on ",
+        "All tests passed!", "267009\nCorrect", "1858320\nCorrect", "1102721\nCorrect",
+        "6580801\nCorrect", "torch.Size([128, 1])", "torch.Size([128, 784])", "Iter: 0, D: "],
 }
+
+
+every_notebook = pytest.mark.parametrize("name", NAMES)
+
+
+def committed(name):
+    return nbformat.read(TOP / f"{name}.ipynb", as_version=4)
 
 
 def code_cells(notebook):
     return [cell for cell in notebook.cells if cell.cell_type == "code"]
 
 
+def outputs_of(notebook):
+    return [output for cell in code_cells(notebook) for output in cell.outputs]
+
+
 def said(notebook):
-    return "".join(o.text for cell in code_cells(notebook) for o in cell.outputs if o.output_type == "stream")
+    return "".join(o.text for o in outputs_of(notebook) if o.output_type == "stream")
 
 
 def check_saved(notebook, name):
     """What must hold of an executed notebook, wherever it was executed."""
     cells = code_cells(notebook)
     assert [cell.execution_count for cell in cells] == list(range(1, len(cells) + 1))
-    outputs = [o for cell in cells for o in cell.outputs]
+    outputs = outputs_of(notebook)
     values = [o.data["text/plain"] for o in outputs if o.output_type == "execute_result"]
     assert all(value.startswith("VAE(") for value in values)  # no stray value at the end of a cell
     assert not [o for o in outputs if o.output_type == "error" or o.get("name") == "stderr"]
     assert "widgets" not in notebook.metadata
-    assert not [o for o in outputs if "application/vnd.jupyter.widget-view+json" in o.get("data", {})]
+    assert not [o for o in outputs if WIDGET in o.get("data", {})]
     text = said(notebook)
     assert "Warning" not in text and "\r" not in text
     for line in EXPECTED[name]:
@@ -59,20 +70,21 @@ def check_saved(notebook, name):
 
 @pytest.fixture(scope="module")
 def executed(tmp_path_factory):
-    """Both notebooks, executed by the command from another working directory, on MNIST or else on stand-in digits.
+    """Both, executed by the command from another working directory, on MNIST or on stand-ins.
 
-    The stand-ins are drawn the first time, and kept in the MNIST_data folder of the package as a user's would be.
+    The stand-ins are drawn the first time, and kept in the package's MNIST_data as a user's are.
     """
     folder = tmp_path_factory.mktemp("executed")
-    data = {"MNIST_DIR": str(Path(REAL_MNIST).resolve())} if REAL_MNIST else {"CSCM77_SOURCE": "strokes"}
-    environment = {**os.environ, **data, "PYTHONPATH": str(TOP)}
-    done = subprocess.run([sys.executable, "-m", "cscm77", "--images", "300", "--output", "out"], cwd=folder,
-                          env=environment, capture_output=True, text=True)
+    data = ({"MNIST_DIR": str(Path(REAL_MNIST).resolve())} if REAL_MNIST
+            else {"CSCM77_SOURCE": "strokes"})
+    done = subprocess.run(
+        [sys.executable, "-m", "cscm77", "--images", "300", "--output", "out"], cwd=folder,
+        env={**os.environ, **data, "PYTHONPATH": str(TOP)}, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr
     return folder / "out", done
 
 
-@pytest.mark.parametrize("name", NAMES)
+@every_notebook
 def test_it_runs_to_its_end_on_a_few_hundred_images(executed, name):
     folder, _ = executed
     check_saved(nbformat.read(folder / f"{name}.ipynb", as_version=4), name)
@@ -86,40 +98,36 @@ def test_the_pictures_have_the_names_of_the_brief(executed):
     assert "300 training, 300 validation and 300 test images" in done.stdout
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_the_committed_notebook_is_one_clean_run_on_all_of_mnist(name):
-    path = TOP / f"{name}.ipynb"
-    notebook = nbformat.read(path, as_version=4)
+@every_notebook
+def test_the_committed_notebook_is_one_clean_run_on_all_of_mnist_in_short_cells(name):
+    path, notebook = TOP / f"{name}.ipynb", committed(name)
     nbformat.validate(notebook)
     check_saved(notebook, name)
     assert path.stat().st_size < 2_000_000
     assert "MNIST: 55,000 training, 5,000 validation and 10,000 test images on " in said(notebook)
     assert not re.search(r"/(work|root|home|tmp|Users|usr)/", path.read_text(encoding="utf-8"))
+    for number, cell in enumerate(code_cells(notebook), 1):
+        lines = [line for line in cell.source.splitlines() if line.strip()]
+        own = [line for line in lines if not line.startswith(("import ", "from "))]
+        assert len(own) <= 14 and max(map(len, lines)) <= 100, f"code cell {number}"
 
 
 def test_the_committed_vae_and_cvae_end_below_120():
-    text = said(nbformat.read(TOP / "variational_autoencoders.ipynb", as_version=4))
-    last = [float(loss) for loss in re.findall(r"Train Epoch: 9 \tLoss: (\S+)", text)]
-    assert len(last) == 2 and all(loss < 120 for loss in last)
+    last = re.findall(r"Train Epoch: 9 \tLoss: (\S+)", said(committed("variational_autoencoders")))
+    assert len(last) == 2 and all(float(loss) < 120 for loss in last)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@every_notebook
 def test_as_html_the_committed_notebook_has_all_of_its_pictures(name):
-    notebook = nbformat.read(TOP / f"{name}.ipynb", as_version=4)
-    drawn = sum("image/png" in o.get("data", {}) for cell in code_cells(notebook) for o in cell.outputs)
+    notebook = committed(name)
+    drawn = sum("image/png" in o.get("data", {}) for o in outputs_of(notebook))
     html, _ = HTMLExporter().from_notebook_node(notebook)
     pictures = re.findall(r"<img[^>]*\ssrc=\"([^\"]{22})", html)
     assert pictures == ["data:image/png;base64,"] * drawn and drawn > 15
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_cells_are_short(name):
-    for number, cell in enumerate(code_cells(nbformat.read(TOP / f"{name}.ipynb", as_version=4)), 1):
-        assert sum(bool(line.strip()) for line in cell.source.splitlines()) <= 14, f"code cell {number}"
-
-
 COLAB = '''
-import sys, types
+import importlib.util, sys, types
 
 def mount(path):
     print("Mounted at", path)
@@ -128,88 +136,76 @@ sys.modules["google"] = types.ModuleType("google")
 sys.modules["google.colab"] = sys.modules["google"].colab = types.ModuleType("google.colab")
 sys.modules["google.colab"].drive = types.SimpleNamespace(mount=mount)
 
+find_spec = importlib.util.find_spec
+importlib.util.find_spec = lambda name, *others: (
+    None if name == "torchmetrics" else find_spec(name, *others))  # so pip has nothing to fetch
+
 
 class BrokenAutoreload:
-    """Importing it fails, as in a Python that has no module imp any more."""
-
     def find_spec(self, name, path=None, target=None):
         if name == "IPython.extensions.autoreload":
-            raise ModuleNotFoundError("No module named 'imp'")
-
+            raise ModuleNotFoundError("No module named 'imp'")  # as in newer Pythons
 
 sys.meta_path.insert(0, BrokenAutoreload())
 '''
 
 
-def run_set_up(name, folder, environment):
-    """Execute the cells of the set-up alone; gives what they print."""
-    notebook = nbformat.read(TOP / f"{name}.ipynb", as_version=4)
-    headings = [i for i, cell in enumerate(notebook.cells) if re.match("# (Load the MNIST d|D)ataset", cell.source)]
+def run_set_up(name, folder, **environment):
+    """Execute the cells of the set-up alone, in a folder; gives what they print."""
+    notebook = committed(name)
+    headings = [i for i, cell in enumerate(notebook.cells)
+                if re.match("# (Load the MNIST d|D)ataset", cell.source)]
     notebook.cells = notebook.cells[:headings[0]]
-    client = TerminalClient(notebook, resources={"metadata": {"path": str(folder)}})
+    client = TerminalClient(notebook, folder)
     client.execute(env={**os.environ, **environment})
     return said(notebook)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@every_notebook
 @pytest.mark.filterwarnings("default")  # those of the kernel's own libraries
-def test_the_set_up_in_colab_without_autoreload_and_from_another_folder(name, tmp_path):
+def test_the_set_up_in_colab_from_another_folder_with_broken_parts(name, tmp_path):
     (tmp_path / "sitecustomize.py").write_text(COLAB)
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
-    text = run_set_up(name, elsewhere, {"PYTHONPATH": f"{tmp_path}{os.pathsep}{TOP}"})
-    assert "Running in Colab" in text and "Mounted at /content/drive" in text
-    assert "autoreload does not work here" in text
-    assert "Hello from cscm77_helper.py!" in text and "'vae.py'" in text
+    text = run_set_up(name, elsewhere, PYTHONPATH=f"{tmp_path}{os.pathsep}{TOP}", PIP_NO_INDEX="1")
+    for line in ("Running in Colab", "Mounted at /content/drive", "autoreload does not work here",
+                 "restart the kernel to use updated packages",  # what pip always says
+                 "Hello from cscm77_helper.py!", "'vae.py'"):
+        assert line in text
 
 
-WITHOUT_TORCHMETRICS = COLAB + '''
-import importlib.util
-
-find_spec = importlib.util.find_spec
-importlib.util.find_spec = lambda name, *others: None if name == "torchmetrics" else find_spec(name, *others)
-'''
-
-
-@pytest.mark.parametrize("name", NAMES)
+@every_notebook
 @pytest.mark.filterwarnings("default")
-def test_in_colab_without_torchmetrics_it_is_installed(name, tmp_path):
-    """Here it is installed already, so that pip has nothing to fetch, and says only what it always says."""
-    (tmp_path / "sitecustomize.py").write_text(WITHOUT_TORCHMETRICS)
-    text = run_set_up(name, tmp_path, {"PYTHONPATH": f"{tmp_path}{os.pathsep}{TOP}", "PIP_NO_INDEX": "1"})
-    assert "restart the kernel to use updated packages" in text and "Hello from cscm77_helper.py!" in text
-
-
-@pytest.mark.parametrize("name", NAMES)
-@pytest.mark.filterwarnings("default")
-def test_the_set_up_with_a_drive_that_cannot_be_written(name, tmp_path):
-    (tmp_path / "drive").write_text("a file, where nothing can be put")
-    text = run_set_up(name, tmp_path, {"PYTHONPATH": str(TOP), "CSCM77_RESULTS": str(tmp_path / "drive" / "results")})
-    assert "Hello from cscm77_helper.py!" in text and "torchvision" in text
-
-
-@pytest.mark.filterwarnings("default")
-def test_the_set_up_in_jupyter_finds_the_folder_of_the_notebook(tmp_path):
-    text = run_set_up(NAMES[0], tmp_path, {"JPY_SESSION_NAME": str(TOP / "variational_autoencoders.ipynb")})
-    assert "Running on this machine" in text and "Hello from vae.py!" in text
+def test_the_set_up_in_jupyter_finds_its_folder_and_needs_no_drive_to_write_on(name, tmp_path):
+    drive = tmp_path / "drive"
+    drive.write_text("a file, where nothing can be put")
+    text = run_set_up(name, tmp_path, JPY_SESSION_NAME=str(TOP / f"{name}.ipynb"),
+                      CSCM77_RESULTS=str(drive / "results"))
+    for line in ("Running on this machine", "Hello from cscm77_helper.py!", "torchvision"):
+        assert line in text
 
 
 @pytest.mark.filterwarnings("default")
 def test_the_set_up_says_what_to_do_where_the_package_is_not_found(tmp_path):
     with pytest.raises(CellExecutionError, match="GOOGLE_DRIVE_PATH_AFTER_MYDRIVE, now 'CSCM77'"):
-        run_set_up(NAMES[0], tmp_path, {})
+        run_set_up(NAMES[0], tmp_path)
 
 
-@pytest.mark.parametrize("name", NAMES)
+TITLE = r"(?:title ?=|plot_\w+_training\(\s*\w+, )\s*(f?'[^']*'(?:\s*f?'[^']*')*)"
+
+
+@every_notebook
 def test_every_title_names_the_data_and_the_device_is_chosen_once(name):
-    source = "\n".join(c.source for c in code_cells(nbformat.read(TOP / f"{name}.ipynb", as_version=4)))
-    titles = re.findall(r"(?:title=|plot_vae_training\(vae_epochs, |plot_gan_training\(histories, )(f?'[^']*')", source)
-    assert len(titles) >= 4 and all("{data}" in title or "{tried}" in title for title in titles), titles
-    assert "mnist_loaders(batch_size, device=device)" in source and source.count("cuda.is_available") == 1
+    source = "\n".join(cell.source for cell in code_cells(committed(name)))
+    titles = re.findall(TITLE, source)
+    made_from = re.compile(r"\{(data|cvae_data|source|tried)\}")
+    assert len(titles) >= 4 and all(made_from.search(title) for title in titles), titles
+    assert "mnist_loaders(batch_size, device=device)" in source
+    assert source.count("cuda.is_available") == 1
 
 
 def test_both_notebooks_find_the_package_in_the_same_way():
-    notebooks = [nbformat.read(TOP / f"{name}.ipynb", as_version=4) for name in NAMES]
-    sources = [{cell.source.replace("gan.py", "vae.py") for cell in code_cells(notebook)} for notebook in notebooks]
-    shared = [source for source in sources[0] & sources[1] if "GOOGLE_DRIVE_PATH" in source or "autoreload" in source]
+    vae, gan = ({cell.source.replace("gan.py", "vae.py") for cell in code_cells(committed(name))}
+                for name in NAMES)
+    shared = [cell for cell in vae & gan if "GOOGLE_DRIVE_PATH" in cell or "autoreload" in cell]
     assert len(shared) == 3

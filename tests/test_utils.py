@@ -19,22 +19,7 @@ from torch.nn.utils import parametrizations, parametrize, prune
 from torch.optim.swa_utils import AveragedModel
 
 import gan
-from cscm77.utils import (
-    arithmetic,
-    channels_last,
-    copy_of,
-    default_device,
-    device_of,
-    dtype_of,
-    in_notebook,
-    initialize_weights,
-    matmul_precision,
-    one_hot,
-    printable_output,
-    processor_name,
-    progress_bar,
-    reset_seed,
-)
+from cscm77 import utils
 
 TOP = Path(__file__).resolve().parent.parent
 
@@ -43,69 +28,57 @@ TOP = Path(__file__).resolve().parent.parent
 def test_reset_seed_repeats_both_generators(seed):
     draws = []
     for number in (seed, seed, 4):
-        reset_seed(number)
+        utils.reset_seed(number)
         draws.append((torch.rand(3).tolist(), random.random()))
     assert draws[0] == draws[1] != draws[2]
-
-
-@pytest.mark.parametrize("seed", [True, 0.5, None, 2**64])
-def test_reset_seed_refuses_what_is_no_seed(seed):
-    with pytest.raises(ValueError, match="number: expected a whole number from -.*found"):
-        reset_seed(seed)
+    for wrong in (True, 0.5, None, 2**64):
+        with pytest.raises(ValueError, match="number: expected a whole number from -.*found"):
+            utils.reset_seed(wrong)
 
 
 def test_the_device_is_cuda_where_there_is_one():
-    assert default_device().type == ("cuda" if torch.cuda.is_available() else "cpu")
+    assert utils.default_device().type == ("cuda" if torch.cuda.is_available() else "cpu")
     model = nn.DataParallel(nn.Linear(2, 2).double())
-    assert device_of(model).type == "cpu" and dtype_of(model) == torch.float64
+    assert utils.device_of(model).type == "cpu" and utils.dtype_of(model) == torch.float64
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "cp1252"])
 def test_output_without_a_letter_for_it_goes_on(encoding, monkeypatch):
-    streams = [io.TextIOWrapper(io.BytesIO(), encoding=encoding) for _ in range(2)]
-    monkeypatch.setattr(sys, "stdout", streams[0])
-    monkeypatch.setattr(sys, "stderr", streams[1])
-    printable_output()
-    for stream in streams:
+    for name in ("stdout", "stderr"):
+        monkeypatch.setattr(sys, name, io.TextIOWrapper(io.BytesIO(), encoding=encoding))
+    utils.printable_output()
+    for stream in (sys.stdout, sys.stderr):
         stream.write("1 \N{GREEK SMALL LETTER SIGMA}")
         stream.flush()
         assert stream.buffer.getvalue() == b"1 \\u03c3"
-
-
-def test_output_that_is_no_file_is_left_alone(monkeypatch):
-    monkeypatch.setattr(sys, "stdout", io.StringIO())
+    monkeypatch.setattr(sys, "stdout", io.StringIO())  # no files: they are left alone
     monkeypatch.setattr(sys, "stderr", None)
-    printable_output()
+    utils.printable_output()
 
 
-def test_a_progress_bar_is_shown_in_a_terminal_and_erases_itself(capsys, monkeypatch):
-    monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
-    with progress_bar(3, "Epoch 0") as bar:
-        bar.update()
-        bar.refresh()
-    shown = capsys.readouterr().out
-    assert "Epoch 0" in shown and "1/3" in shown and shown.endswith("\r") and "\n" not in shown
-
-
-@pytest.mark.parametrize("terminal, disabled", [(False, "0"), (True, "1")])
-def test_a_log_gets_no_progress_bar_and_who_wants_none_neither(terminal, disabled, capsys,
-                                                               monkeypatch):
+@pytest.mark.parametrize("terminal, disabled, shown", [
+    (True, "0", True), (False, "0", False), (True, "1", False)])
+def test_a_progress_bar_is_shown_in_a_terminal_and_erases_itself(terminal, disabled, shown, capsys,
+                                                                 monkeypatch):
     monkeypatch.setattr(sys.stdout, "isatty", lambda: terminal, raising=False)
     monkeypatch.setenv("TQDM_DISABLE", disabled)
-    assert not in_notebook()
-    with progress_bar(3, "Epoch 0") as bar:
-        bar.update(3)
-    assert capsys.readouterr().out == ""
+    assert not utils.in_notebook()
+    with utils.progress_bar(3, "Epoch 0") as bar:
+        bar.update()
+        bar.refresh()
+    text = capsys.readouterr().out
+    assert ("Epoch 0" in text and "1/3" in text and text.endswith("\r")) if shown else text == ""
+    assert "\n" not in text
 
 
 def test_the_processor_has_a_name_without_the_file_of_linux_too(monkeypatch):
     def no_file(path, **_):
         raise FileNotFoundError(path)
 
-    assert processor_name(torch.device("cpu"))
+    assert utils.processor_name(torch.device("cpu"))
     monkeypatch.setattr(Path, "read_text", no_file)
     monkeypatch.setattr("platform.processor", lambda: "abacus")
-    assert processor_name(torch.device("cpu")) == "abacus"
+    assert utils.processor_name(torch.device("cpu")) == "abacus"
 
 
 KEEPING = """
@@ -142,17 +115,14 @@ def settings():
 
 def test_the_arithmetic_is_put_back_after_an_error_too():
     before = settings()
-    with pytest.raises(KeyError), arithmetic("medium", flush=True):
+    with pytest.raises(KeyError), utils.arithmetic("medium", flush=True):
         assert settings() == ("medium", True, True)
-        with matmul_precision("highest"):
+        with utils.arithmetic("highest"):
             assert settings() == ("highest", False, True)  # the other setting is left as it is
-        with arithmetic("high", flush=False):
+        with utils.arithmetic("high", flush=False):
             assert settings() == ("high", True, False)
         raise KeyError
     assert settings() == before
-
-
-# ---------------------------------------------------------------- one-hot rows
 
 
 @pytest.mark.parametrize("classes", [102, 128, 256, 300])
@@ -161,13 +131,13 @@ def test_one_hot_of_every_kind_of_integer_and_more_classes_than_it_counts(dtype,
     labels = torch.tensor([0, 101, 26], dtype=dtype)
     expected = torch.eye(classes)[labels.long()]
     for given in (labels, labels.tolist(), labels.numpy()):
-        rows = one_hot(given, classes)
+        rows = utils.one_hot(given, classes)
         assert rows.dtype == torch.float32 and torch.equal(rows, expected)
 
 
 def test_one_hot_takes_the_type_of_another_tensor():
     for dtype in (torch.float64, torch.bfloat16):
-        rows = one_hot([1, 2], 3, like=torch.zeros(1, dtype=dtype))
+        rows = utils.one_hot([1, 2], 3, like=torch.zeros(1, dtype=dtype))
         assert rows.dtype == dtype and rows.tolist() == [[0, 1, 0], [0, 0, 1]]
 
 
@@ -182,10 +152,7 @@ def test_one_hot_takes_the_type_of_another_tensor():
 ])
 def test_one_hot_names_what_it_cannot_use(labels, classes, message):
     with pytest.raises(ValueError, match=message):
-        one_hot(labels, classes)
-
-
-# ---------------------------------------------------------------- weights
+        utils.one_hot(labels, classes)
 
 
 def quietly(wrap, layer):
@@ -211,13 +178,13 @@ LAYERS = {"Linear": (lambda: nn.Linear(6, 4), (5, 6)),
 @pytest.mark.parametrize("build, shape", LAYERS.values(), ids=LAYERS)
 def test_weights_are_drawn_as_glorots_whatever_their_order_in_memory(build, shape):
     layer, other = build(), build()
-    channels_last(other)
+    utils.channels_last(other)
     torch.manual_seed(1)
     expected = nn.init.xavier_uniform_(torch.empty(layer.weight.shape))
     for m in (layer, other):
         bias, weight = m.bias.clone(), m.weight
         torch.manual_seed(1)
-        m.apply(initialize_weights)
+        m.apply(utils.initialize_weights)
         assert torch.equal(m.weight, expected) and m.weight is weight and torch.equal(m.bias, bias)
 
 
@@ -227,7 +194,7 @@ def test_computed_weights_are_drawn_too(name, build, shape):
     x, layer = torch.rand(shape), COMPUTED[name](build())
     before = layer(x)
     torch.manual_seed(1)
-    layer.apply(initialize_weights)
+    layer.apply(utils.initialize_weights)
     torch.manual_seed(1)
     expected = nn.init.xavier_uniform_(torch.empty(layer.weight.shape))
     assert not torch.allclose(layer(x), before)
@@ -243,7 +210,7 @@ def test_computed_weights_are_drawn_too(name, build, shape):
 @pytest.mark.parametrize("layer", [nn.Conv2d(1, 2, 3), nn.BatchNorm1d(4), nn.Conv1d(1, 2, 3)])
 def test_other_layers_keep_pytorchs_weights(layer):
     before = copy.deepcopy(layer.state_dict())
-    initialize_weights(layer)
+    utils.initialize_weights(layer)
     assert all(torch.equal(value, before[name]) for name, value in layer.state_dict().items())
 
 
@@ -271,7 +238,7 @@ def with_weight_from_a_hook():
 ])
 def test_weights_that_cannot_be_drawn_are_refused(build, message):
     with pytest.raises(ValueError, match=f"initialize_weights: expected a weight .*{message}"):
-        initialize_weights(build())
+        utils.initialize_weights(build())
 
 
 def trained(build, inputs, switch=None, fused=True):
@@ -295,22 +262,22 @@ NETWORKS = {"D": (gan.build_dc_classifier, 784), "G": (lambda: gan.build_dc_gene
 
 @pytest.mark.parametrize("build, inputs", NETWORKS.values(), ids=NETWORKS)
 def test_turning_weights_to_channels_last_changes_no_training(build, inputs):
-    plain, turned = trained(build, inputs), trained(build, inputs, channels_last)
+    plain, turned = trained(build, inputs), trained(build, inputs, utils.channels_last)
     torch.testing.assert_close(turned, plain, rtol=0, atol=1e-6)
 
 
 def test_only_4_dimensional_weights_are_turned():
-    network = nn.Sequential(nn.Conv1d(4, 2, 3), nn.Conv2d(4, 2, 3), nn.Conv3d(4, 2, 3))
-    channels_last(network)
-    assert network[1].weight.is_contiguous(memory_format=torch.channels_last)
-    assert network[0].weight.is_contiguous() and network[2].weight.is_contiguous()
+    layers = nn.Sequential(nn.Conv1d(4, 2, 3), nn.Conv2d(4, 2, 3), nn.Conv3d(4, 2, 3))
+    utils.channels_last(layers)
+    assert [layer.weight.is_contiguous() for layer in layers] == [True, False, True]
+    assert layers[1].weight.is_contiguous(memory_format=torch.channels_last)
 
 
 @pytest.mark.parametrize("wrap", COMPUTED.values(), ids=COMPUTED)
 def test_networks_that_were_called_can_be_copied(wrap):
     network, x = nn.Sequential(wrap(nn.Linear(6, 4))), torch.rand(5, 6)
     network(x)
-    copied = copy_of(network)
+    copied = utils.copy_of(network)
     averaged = AveragedModel(copied)
     network.eval(), copied.eval(), averaged.eval()
     assert torch.equal(copied(x), network(x)) and torch.equal(averaged(x), network(x))

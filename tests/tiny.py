@@ -1,6 +1,7 @@
 """Small data in the place of MNIST, in its file format: soft spots to learn, noise to compare."""
 
 import gzip
+import os
 import struct
 from pathlib import Path
 
@@ -40,20 +41,14 @@ def idx(values):
 
 
 def write_idx(path, values):
-    """Write such a file."""
     path.write_bytes(idx(values))
-
-
-def zipped(raw):
-    """The same gzip file at any time."""
-    return gzip.compress(raw, mtime=0)
 
 
 def place(files, folder, gz=False):
     """Write files {name: bytes} into a folder, which is made."""
     folder.mkdir(parents=True, exist_ok=True)
     for name, raw in files.items():
-        (folder / (name + ".gz" * gz)).write_bytes(zipped(raw) if gz else raw)
+        (folder / (name + ".gz" * gz)).write_bytes(gzip.compress(raw) if gz else raw)
 
 
 def tree(folder):
@@ -62,13 +57,20 @@ def tree(folder):
             for path in Path(folder).rglob("*") if path.is_file()}
 
 
+def failing(number):
+    """A function of the system that fails in this way."""
+    def fail(*_, **__):
+        raise OSError(number, os.strerror(number))
+
+    return fail
+
+
 def load(**options):
     """Loaders of the 60 + 25 pictures of noise that stand in the place of MNIST."""
     return mnist_loaders(**{"batch_size": 8, "num_val": 10, "device": "cpu", **options})
 
 
 def assert_is_mnist(loaders):
-    """Check every byte of the three splits."""
     images, labels = noise(NOISE_TRAIN, 1)
     parts = (images[:50], labels[:50]), (images[50:], labels[50:]), noise(NOISE_TEST, 2)
     for loader, (pictures, answers) in zip(loaders, parts, strict=True):

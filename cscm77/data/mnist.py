@@ -5,7 +5,6 @@ while they download.
 """
 
 import contextlib
-import errno
 import functools
 import gzip
 import hashlib
@@ -18,7 +17,6 @@ import time
 import urllib.error
 import urllib.request
 import zlib
-from collections import deque
 from pathlib import Path
 from typing import NamedTuple
 
@@ -32,13 +30,6 @@ class DataFile(NamedTuple):
     name: str
     size: int
     md5: str
-
-
-class SearchedFolder(NamedTuple):
-    """A folder to search, and the words for it that a notebook may print."""
-
-    label: str
-    path: Path
 
 
 FILES = (
@@ -66,17 +57,14 @@ class Unusable(Exception):
 
 
 def read_mnist(folders):
-    """The bytes of the four files; those that no folder has are fetched into the last one.
+    """The unzipped bytes of the four `FILES`, in their order, and words for where they came from.
 
-    A broken file is never believed. If it is our own download, it makes way for a new one; if
-    somebody put it there, it stays as it is and a good copy goes to another layout. Where nothing
-    can be written, the bytes are still given.
+    What no folder has is fetched into the last one. A broken file is never believed: our own
+    download makes way for a new one; what somebody put there stays, and a good copy goes to another
+    layout. Where nothing can be written, the bytes are still given.
 
     Args:
-        folders: list of `SearchedFolder`, searched in this order.
-
-    Returns:
-        ({name: bytes, unzipped}, words that say where they came from).
+        folders: list of (words that a notebook may print, path), searched in this order.
 
     Raises:
         MNISTUnavailable: a file is missing and every mirror failed.
@@ -84,25 +72,24 @@ def read_mnist(folders):
     unused = {}  # path of a file that will not do: why
     found = {want: _find(want, folders, unused) for want in FILES}
     missing = [want for want, copy in found.items() if copy is None]
-    addresses, home, writable = deque(mirrors() if missing else ()), folders[-1], True
+    addresses, (home, folder), writable = mirrors() if missing else [], folders[-1], True
     for want in missing:
         data = _fetch(want, addresses, unused, folders)
-        writable = writable and _try_to_keep(want, data, unused, home.path)
-        found[want] = data, home.label if writable else "the network"
-    labels = [label for _, label in found.values()]
-    _tell_what_was_wrong(labels, unused, folders)
-    files = {want.name: data for want, (data, _) in found.items()}
-    return files, " and ".join(dict.fromkeys(labels))
+        writable = writable and _try_to_keep(want, data, unused, folder)
+        found[want] = data, home if writable else "the network"
+    files, origins = zip(*found.values(), strict=True)
+    _tell_what_was_wrong(origins, unused, folders)
+    return files, " and ".join(dict.fromkeys(origins))
 
 
-def _tell_what_was_wrong(labels, unused, folders):
+def _tell_what_was_wrong(origins, unused, folders):
     for path, why in unused.items():
         print(f"Not used: {path}: {why}")
-    first, lacking = folders[0], sum(label != folders[0].label for label in labels)
+    first, folder = folders[0]
+    lacking = sum(origin != first for origin in origins)
     if lacking and len(folders) > 1:
-        print(f"{first.label} lacks {lacking} of the 4 files of MNIST"
-              f"{'' if first.path.is_dir() else f' ({first.path}: {NO_FOLDER})'}; "
-              "those come from elsewhere.")
+        why = "" if folder.is_dir() else f" ({folder}: {NO_FOLDER})"
+        print(f"{first} lacks {lacking} of the 4 files of MNIST{why}; those come from elsewhere.")
 
 
 def _slots(folder, name):
@@ -139,11 +126,7 @@ def _letters(name):
 
 
 def checked(raw, want):
-    """The unzipped bytes of a file, whose size and md5 are right.
-
-    Args:
-        raw: bytes of the file, plain or gzipped.
-        want: the `DataFile` that it should be.
+    """The unzipped bytes of a file, plain or gzipped, if they are those of a `DataFile`.
 
     Raises:
         Unusable: with the expected and found size and md5.
@@ -155,8 +138,9 @@ def checked(raw, want):
         raise Unusable(f"{expected} when unzipped, found a gzip file of {len(raw):,} bytes "
                        f"with md5 {md5_of(raw)} that does not unzip to it ({error})") from None
     if (len(data), md5_of(data)) != (want.size, want.md5):
-        raise Unusable(f"{expected}, found {len(data):,} bytes "
-                       f"with md5 {md5_of(data)}{_looks_like(data)}")
+        web_page = data[:200].lstrip().lower().startswith((b"<!doctype", b"<html"))
+        raise Unusable(f"{expected}, found {len(data):,} bytes with md5 {md5_of(data)}"
+                       f"{' (a web page)' if web_page else ''}")  # of a login or of an error
     return data
 
 
@@ -171,25 +155,16 @@ def _unzipped(raw, size):
     return data
 
 
-def _looks_like(data):
-    """What a wrong answer most often is: the page of a login or of an error, sent as the file."""
-    web_page = data[:200].lstrip().lower().startswith((b"<!doctype", b"<html"))
-    return " (a web page)" if web_page else ""
-
-
 def md5_of(data):
     """The md5 of bytes in hexadecimal."""
     return hashlib.md5(data, usedforsecurity=False).hexdigest()
 
 
 def keep(path, data):
-    """Write a file whole or not at all, then its md5 beside it.
+    """Write a file whole or not at all, then its md5 beside it; an OSError where it cannot be.
 
     That `.md5` file (in the format of `md5sum -c`) is how our own files are told from those that
     somebody placed: it stands beside everything that we write; nobody needs to make one by hand.
-
-    Raises:
-        OSError: the folder cannot be written, or has no space left.
     """
     for target, content in ((path, data), (_mark(path), f"{md5_of(data)}  {path.name}\n")):
         remove_unfinished(target)
@@ -197,12 +172,7 @@ def keep(path, data):
 
 
 def read_kept(path):
-    """The bytes of a file that `keep` wrote.
-
-    Raises:
-        OSError: there is none.
-        Unusable: it is not as it was written.
-    """
+    """The bytes of a file that `keep` wrote: else an OSError, or `Unusable` if they changed."""
     data, expected = path.read_bytes(), _mark(path).read_text(errors="replace").split(" ")[0]
     if md5_of(data) != expected:
         raise Unusable(f"{path}: expected md5 {expected}, found {md5_of(data)}")
@@ -214,32 +184,25 @@ def _mark(path):
 
 
 def _try_to_keep(want, data, unused, folder):
-    """Keep a fetched file if that is possible, and tell whether it was; say so where it was not."""
+    """Keep a fetched file in the first layout that is free, or holds a broken download of ours.
+
+    Tells whether that could be done, and prints why not.
+    """
     try:
-        _keep_download(want, data, unused, folder)
+        for path in _slots(folder, want.name)[:len(LAYOUTS)]:
+            if path in unused and _mark(path).exists() and not _is_good(path, want):
+                with contextlib.suppress(FileNotFoundError):  # another process was faster
+                    os.replace(path, beside(path, f".damaged-{md5_of(path.read_bytes())[:8]}"))
+            if not os.path.lexists(path):
+                keep(path, data)
+                return True
+            if _is_good(path, want):  # another process was faster
+                return True
+        raise FileExistsError(f"another {want.name} stands in each of the folders")
     except OSError as error:
         print(f"MNIST was fetched, but cannot be kept in {folder} ({reason_of(error)}); "
               "it is in memory for now, and the next start fetches it again.")
         return False
-    return True
-
-
-def _keep_download(want, data, unused, folder):
-    """Put a good file into the first layout that is free, or holds a broken download of ours."""
-    for path in _slots(folder, want.name)[:len(LAYOUTS)]:
-        if path in unused and _mark(path).exists() and not _is_good(path, want):
-            _set_aside(path)
-        if not os.path.lexists(path):
-            return keep(path, data)
-        if _is_good(path, want):  # another process was faster
-            return None
-    raise FileExistsError(errno.EEXIST, f"another {want.name} stands in each of the folders")
-
-
-def _set_aside(path):
-    """Rename our download, which may be a file that somebody has put in its place."""
-    with contextlib.suppress(FileNotFoundError):  # another process was faster
-        os.replace(path, beside(path, f".damaged-{md5_of(path.read_bytes())[:8]}"))
 
 
 def _is_good(path, want):
@@ -257,7 +220,7 @@ def mirrors():
 
 
 def _fetch(want, addresses, unused, folders):
-    """One file's bytes from the first mirror that has it; the deque then begins with that one."""
+    """One file's bytes from the first mirror that has it; the list then begins with that one."""
     failures = []
     for _ in range(len(addresses)):
         url = f"{addresses[0]}{want.name}.gz"
@@ -265,13 +228,13 @@ def _fetch(want, addresses, unused, folders):
             return checked(_download(url, want.size + PIECE), want)
         except Unusable as error:
             failures.append(f"{url}: {error}")
-            addresses.rotate(-1)
+            addresses.append(addresses.pop(0))
     raise MNISTUnavailable(_explanation(failures or ["no mirror to ask"], unused, folders))
 
 
 def _explanation(failures, unused, folders):
     """What is wrong, line by line, and how to put it right."""
-    home = Path(folders[-1].path, LAYOUTS[0])
+    home = Path(folders[-1][1], LAYOUTS[0])
     return "\n".join([
         "MNIST could not be had:",
         *(f"  {path}: {'not all of the files are here' if path.is_dir() else NO_FOLDER}"
@@ -285,15 +248,20 @@ def _explanation(failures, unused, folders):
 
 
 def _download(url, limit):
-    """What a URL answers, at most about `limit` bytes of it.
-
-    Raises:
-        Unusable: no answer, an error, an answer cut short, or one that takes too long.
-    """
-    request = _Request(url, limit)
+    """What a URL answers, at most about `limit` bytes; `Unusable` if that fails or takes long."""
+    request, start = _Request(url, limit), time.monotonic()
     request.start()
     try:
-        _wait_for(request, url.rpartition("/")[2])
+        with progress_bar(None, url.rpartition("/")[2], unit="B") as bar:
+            bar.refresh()
+            while request.is_alive():
+                request.join(0.05)
+                bar.total = request.length
+                bar.update(len(request.body) - bar.n)
+                allowed = WHOLE_FILE if request.body else FIRST_BYTE
+                if request.is_alive() and time.monotonic() - start > allowed:
+                    raise Unusable(f"expected the file within {allowed:g} s, "
+                                   f"found {len(request.body):,} bytes by then")
     finally:
         request.abandoned = True
     if request.failure:
@@ -301,25 +269,8 @@ def _download(url, limit):
     return bytes(request.body)
 
 
-def _wait_for(request, name):
-    start = time.monotonic()
-    with progress_bar(None, name, unit="B") as bar:
-        bar.refresh()
-        while request.is_alive():
-            request.join(0.05)
-            bar.total = request.length
-            bar.update(len(request.body) - bar.n)
-            allowed = WHOLE_FILE if request.body else FIRST_BYTE
-            if request.is_alive() and time.monotonic() - start > allowed:
-                raise Unusable(f"expected the file within {allowed:g} s, "
-                               f"found {len(request.body):,} bytes by then")
-
-
 class _Request(threading.Thread):
-    """One GET in a thread that can be left behind.
-
-    Name look-up and slow headers obey no overall time limit.
-    """
+    """One GET in a thread that can be left: name look-up and slow headers obey no time limit."""
 
     def __init__(self, url, limit):
         super().__init__(daemon=True)
@@ -328,25 +279,20 @@ class _Request(threading.Thread):
 
     def run(self):
         try:
-            self._receive()
+            asked = urllib.request.Request(self.url, headers={"User-Agent": "cscm77"})
+            with urllib.request.urlopen(asked, timeout=SILENCE, context=_certificates()) as answer:
+                self.length = answer.length  # None where the server does not say
+                while (len(self.body) < self.limit and not self.abandoned
+                       and (piece := answer.read1(PIECE))):
+                    self.body += piece
+            found = len(self.body)
+            if found < min(self.length or 0, self.limit):
+                self.failure = f"cut short: expected {self.length:,} bytes, found {found:,}"
         except (OSError, http.client.HTTPException, ValueError) as error:
             self.failure = _reason(error)
 
-    def _receive(self):
-        request = urllib.request.Request(self.url, headers={"User-Agent": "cscm77"})
-        with urllib.request.urlopen(request, timeout=SILENCE, context=_certificates()) as answer:
-            self.length = answer.length  # None where the server does not say
-            while len(self.body) < self.limit and not self.abandoned:
-                piece = answer.read1(PIECE)
-                if not piece:
-                    break
-                self.body += piece
-        if len(self.body) < min(self.length or 0, self.limit):
-            self.failure = f"cut short: expected {self.length:,} bytes, found {len(self.body):,}"
-
 
 def _reason(error):
-    """An error of urllib in a few words."""
     if isinstance(error, urllib.error.HTTPError):
         error.close()
         return f"expected the file, found status {error.code} ({error.reason})"

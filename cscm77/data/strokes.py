@@ -1,9 +1,8 @@
 """Digits drawn from pen strokes: what stands in for MNIST on a machine that cannot get it.
 
-Each digit has several ways of writing it, and each way is a few strokes through points placed by
-hand (`SHAPES`). A picture is drawn as a hand would: shake the points, run a spline through each
-stroke, slant and turn the line, fit it to MNIST's 20x20 box, ink each pixel by its distance to the
-line, put the ink's centre of mass in the middle of 28x28.
+A picture is drawn as a hand would: choose one of the digit's `SHAPES`, shake its points, run a
+spline through each stroke, slant and turn the line, fit it to MNIST's 20x20 box, ink each pixel by
+its distance to the line, put the ink's centre of mass in the middle of 28x28.
 
     python -m cscm77.studies.stand_ins --mnist DIR     measures how near they come to MNIST
 
@@ -138,15 +137,10 @@ TEST_COUNTS = (980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009)
 
 
 def write_digits(labels, seed=0, device="cpu"):
-    """Draw a picture of each label, white ink (255) on black (0).
+    """Draw labels (N,), int64 of 0 to 9, in white (255) on black (0): (N, 28, 28) uint8 on device.
 
-    All random numbers come from a generator of this call's own, on the CPU: the global one is left
-    alone, and every device gets the same numbers. The same labels and seed give the same pictures.
-
-    Args:
-        labels: (N,) int64, digits 0..9, on any device. Anything else is a ValueError.
-        seed: of the generator.
-        device: where the pixels are inked and stay, (N, 28, 28) uint8.
+    Random numbers come from a generator of this call's own, on the CPU: the global one is left
+    alone, and the same labels and seed give the same pictures. Other labels are a ValueError.
     """
     _check_labels(labels)
     generator = torch.Generator().manual_seed(seed)
@@ -165,10 +159,7 @@ def write_digits(labels, seed=0, device="cpu"):
 
 @contextmanager
 def _one_thread_of_float32():
-    """Blocks so small gain little from a second thread, and wait long for it on busy cores.
-
-    A notebook's own default of float64 would draw other numbers, so other digits.
-    """
+    """Blocks so small lose by a second thread; a default of float64 would draw other digits."""
     threads, dtype = torch.get_num_threads(), torch.get_default_dtype()
     torch.set_num_threads(1)
     torch.set_default_dtype(torch.float32)
@@ -180,17 +171,16 @@ def _one_thread_of_float32():
 
 
 def stand_in_digits(seed=0, device="cpu"):
-    """Draw 60,000 training and 10,000 test digits, each as often as in MNIST, in random order.
+    """60,000 training and 10,000 test digits, each as often as in MNIST, in random order.
 
-    Returns (images, labels) for training and (images, labels) for testing, (N, 28, 28) uint8 and
-    (N,) int64 on `device`, drawn from the seeds 2 * seed and 2 * seed + 1.
+    Returns (images, labels) twice, (N, 28, 28) uint8 and (N,) int64 on `device`, drawn from the
+    seeds 2 * seed and 2 * seed + 1.
     """
     sets = []
-    for part, counts in enumerate((TRAIN_COUNTS, TEST_COUNTS)):
-        generator = torch.Generator().manual_seed(2 * seed + part)
+    for part, counts in enumerate((TRAIN_COUNTS, TEST_COUNTS), 2 * seed):
         labels = torch.arange(10).repeat_interleave(torch.tensor(counts))
-        labels = labels[torch.randperm(len(labels), generator=generator)]
-        sets.append((write_digits(labels, 2 * seed + part, device), labels.to(device)))
+        order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(part))
+        sets.append((write_digits(labels[order], part, device), labels[order].to(device)))
     return tuple(sets)
 
 
@@ -198,16 +188,13 @@ def _check_labels(labels):
     if not isinstance(labels, Tensor) or labels.dtype != torch.int64 or labels.dim() != 1:
         raise ValueError("labels: expected a one-dimensional int64 tensor, "
                          f"found {shape_of(labels)}")
-    if len(labels) and not 0 <= labels.min() <= labels.max() <= 9:
-        raise ValueError("labels: expected digits 0..9, "
-                         f"found {labels.min().item()}..{labels.max().item()}")
+    low, high = labels.aminmax() if len(labels) else (0, 9)
+    if low < 0 or high > 9:
+        raise ValueError(f"labels: expected digits 0..9, found {low}..{high}")
 
 
 class PenTable(NamedTuple):
-    """`SHAPES` as tensors; a line point is a weighted mean of four control points.
-
-    `weights` are those of the four in `taps`.
-    """
+    """`SHAPES` as tensors; a line point is the mean, so weighted, of the control points it taps."""
 
     digit: Tensor  # (W,) int64
     share: Tensor  # (W,)
@@ -224,7 +211,7 @@ def pen_table():
     return PenTable(digit, share, *(pad_sequence(column, batch_first=True) for column in columns))
 
 
-def _way(*strokes, fine=33):
+def _way(*strokes):
     """A way's control points, how far they shake, the taps and weights of evenly spaced points."""
     strokes = [[tuple(map(int, point.split(","))) for point in way.split()] for way in strokes]
     written = [point for stroke in strokes for point in stroke]
@@ -232,12 +219,13 @@ def _way(*strokes, fine=33):
     ends = {end for stroke in strokes for end in (stroke[0], stroke[-1]) if written.count(end) == 1}
     shake = torch.tensor([[SHAKE_END if point in ends else SHAKE] for point in points])
     control = torch.tensor(points) / 100 - 0.5
+    spread = _catmull_rom()
     taps, weights, steps = [], [], []
     for stroke in strokes:
         numbers = [points.index(point) for point in (stroke[0], *stroke, stroke[-1])]
         pieces = torch.tensor(numbers).unfold(0, 4, 1)
-        taps.append(pieces.repeat_interleave(fine, 0))
-        weights.append(_catmull_rom(fine).repeat(len(pieces), 1))
+        taps.append(pieces.repeat_interleave(len(spread), 0))
+        weights.append(spread.repeat(len(pieces), 1))
         line = (weights[-1][..., None] * control[taps[-1]]).sum(1)
         moved = (line[1:] - line[:-1]).norm(dim=1)
         steps.append(F.pad(moved, (1, 0)))  # 0 first: the lifted pen covers no distance
@@ -246,7 +234,7 @@ def _way(*strokes, fine=33):
     return control, shake, torch.cat(taps)[even], torch.cat(weights)[even]
 
 
-def _catmull_rom(steps):
+def _catmull_rom(steps=33):
     """Weights of four neighbours, (steps, 4), on the way from the second to the third."""
     t = torch.linspace(0, 1, steps)
     four = -t + 2 * t**2 - t**3, 2 - 5 * t**2 + 3 * t**3, t + 4 * t**2 - 3 * t**3, t**3 - t**2

@@ -8,6 +8,7 @@ Axes: N images, F = 128 features, C = 10 classes.
 """
 
 import math
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -21,7 +22,7 @@ from cscm77.files import reason_of
 from cscm77.measure.latents import measuring
 from cscm77.measure.samples import radii
 from cscm77.training.checkpoints import CheckpointError, read_checkpoint, write_checkpoint
-from cscm77.utils import device_of, matmul_precision, progress_bar, seeded
+from cscm77.utils import arithmetic, device_of, progress_bar, seeded
 
 FEATURES = 128
 EPOCHS, BATCH_SIZE, LEARNING_RATE = 3, 128, 3e-3
@@ -50,32 +51,19 @@ class Reading:
 
 
 class Judge(nn.Module):
-    """A convolutional network that reads digits: (N, 1, 28, 28) in [0, 1] -> logits (N, C).
-
-    `accuracy` is the share of the test images that it reads right, `made_from` what it was trained
-    on.
-    """
+    """A convolutional network that reads digits: (N, 1, 28, 28) in [0, 1] -> logits (N, C)."""
 
     def __init__(self):
         super().__init__()
         self.body = nn.Sequential(
-            nn.Conv2d(1, 32, kernel_size=5, stride=2, padding=2),  # 32, 14, 14
-            nn.BatchNorm2d(32),
-            nn.ReLU(),
-            nn.Conv2d(32, 64, kernel_size=3, padding=1),           # 64, 14, 14
-            nn.BatchNorm2d(64),
-            nn.ReLU(),
-            nn.MaxPool2d(2),                                       # 64, 7, 7
-            nn.Conv2d(64, 64, kernel_size=3, padding=1),           # 64, 7, 7
-            nn.BatchNorm2d(64),
-            nn.ReLU(),
-            nn.Flatten(),                                          # 3136
-            nn.Linear(64 * 7 * 7, FEATURES),                       # F
-            nn.ReLU(),
-        )
-        self.head = nn.Linear(FEATURES, 10)                        # C
+            nn.Conv2d(1, 32, 5, stride=2, padding=2), nn.BatchNorm2d(32), nn.ReLU(),  # 32, 14, 14
+            nn.Conv2d(32, 64, 3, padding=1), nn.BatchNorm2d(64), nn.ReLU(),           # 64, 14, 14
+            nn.MaxPool2d(2),                                                          # 64, 7, 7
+            nn.Conv2d(64, 64, 3, padding=1), nn.BatchNorm2d(64), nn.ReLU(),           # 64, 7, 7
+            nn.Flatten(), nn.Linear(64 * 7 * 7, FEATURES), nn.ReLU())                 # F
+        self.head = nn.Linear(FEATURES, 10)                                           # C
         self.to(torch.float32, memory_format=torch.channels_last)
-        self.accuracy, self.made_from = None, None
+        self.accuracy, self.made_from = None, None  # on the test images; what it was trained on
 
     def forward(self, x):
         """The logits of images."""
@@ -87,20 +75,13 @@ class Judge(nn.Module):
                 f"{100 * self.accuracy:.2f} % right on the test images")
 
     def read(self, images):
-        """Judge images, in strict float32 and eval mode: no batch and no setting changes a result.
+        """The `Reading` of images (N, ...) of 784 pixels in [0, 1] each; others are refused.
 
-        Args:
-            images: (N, ...) of 784 pixels in [0, 1], on any device.
-
-        Returns:
-            A `Reading`.
-
-        Raises:
-            ValueError: no images, images of another size, or values outside [0, 1] and nan.
+        In strict float32 and eval mode: no batch and no setting changes a result.
         """
         check_image_size(images, 784)
         check_images(images)
-        with measuring(self), matmul_precision("highest"):
+        with measuring(self), arithmetic("highest"):
             parts = images.reshape(-1, 1, 28, 28).split(CHUNK)
             features = torch.cat([self.body(part.to(device_of(self)).float()) for part in parts])
             probabilities = self.head(features).double().softmax(dim=1)
@@ -108,52 +89,51 @@ class Judge(nn.Module):
 
 
 def judge_of(loaders, folder):
-    """The judge of a data set: the one on disk, or a new one, which is then kept there.
+    """The judge of a data set, in eval mode and frozen: the one on disk, or a new one, kept there.
 
-    Args:
-        loaders: of `mnist_loaders`; the test images only measure it.
-        folder: of the checkpoints; the judge has a folder of its own in it.
-
-    Returns:
-        A `Judge` in eval mode, its weights frozen, on the loaders' device.
+    It is on the loaders' device, and has a folder of its own in that of the checkpoints; the test
+    images only measure it.
     """
     train, test = loaders.train.dataset, loaders.test.dataset
     path = Path(folder).expanduser() / "judge" / f"{len(train)} of {train.name}.pt"
-    device = train.pixels.device
     provenance = {"version": VERSION, "data": train.name, "images": len(train),
                   "test images": len(test)}
-    judge = Judge().to(device)
-    kept = _read_kept(path, provenance)
-    if kept is None:
-        print(f"Training the judge on {len(train):,} images of {train.name}, once.")
-        train_judge(judge, train)
-        judge.accuracy = _accuracy(judge, test)
-        _keep(path, {"about": provenance, "weights": judge.state_dict(),
-                     "accuracy": judge.accuracy})
-    else:
-        judge.load_state_dict(kept["weights"])
-        judge.accuracy = kept["accuracy"]
+    judge = Judge().to(train.pixels.device)
     judge.made_from = f"{len(train):,} images of {train.name}"
+    kept = None
+    with suppress(CheckpointError):  # a judge can always be trained again
+        kept = read_checkpoint(path)
+    if kept is None or kept.get("about") != provenance:
+        print(f"Training the judge on {judge.made_from}, once.")
+        train_judge(judge, train)
+        right = judge.read(test.images).labels == test.labels.cpu()
+        kept = {"about": provenance, "weights": judge.state_dict(),
+                "accuracy": right.double().mean().item()}
+        _keep(path, kept)
+    judge.load_state_dict(kept["weights"])
+    judge.accuracy = kept["accuracy"]
     return judge.requires_grad_(False).eval()
 
 
-def train_judge(judge, digits, epochs=EPOCHS):
-    """Train a judge from seed 0; the random numbers of others are left as they were.
+def _keep(path, state):
+    try:
+        write_checkpoint(path, state)
+    except (OSError, RuntimeError) as error:
+        print(f"The judge cannot be kept as {path.name} ({reason_of(error)}), "
+              "and is trained again at the next start.")
 
-    Args:
-        judge: a `Judge`; its first weights are drawn anew.
-        digits: `Digits` to learn from.
-        epochs: passes over them; more where that makes fewer than LEAST_STEPS steps.
-    """
+
+def train_judge(judge, digits):
+    """Draw a `Judge` anew from seed 0 and train it on `Digits`; others' random numbers stay."""
     device = digits.pixels.device
     own_precision = torch.autocast(device.type, enabled=False)
-    with seeded(device), matmul_precision("highest"), own_precision, torch.enable_grad():
+    with seeded(device), arithmetic("highest"), own_precision, torch.enable_grad():
         for layer in judge.modules():
             if hasattr(layer, "reset_parameters"):
                 layer.reset_parameters()
         judge.train()
         steps = max(len(digits) // BATCH_SIZE, 1)
-        epochs = max(epochs, math.ceil(LEAST_STEPS / steps))
+        epochs = max(EPOCHS, math.ceil(LEAST_STEPS / steps))
         optimizer = torch.optim.Adam(judge.parameters(), lr=LEARNING_RATE)
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, LEARNING_RATE,
                                                        total_steps=epochs * steps + 1)
@@ -174,23 +154,3 @@ def _shifted(x):
     """Move a batch by a random number of pixels in each direction."""
     down, right = torch.randint(-SHIFT, SHIFT + 1, (2,)).tolist()
     return F.pad(x, (SHIFT,) * 4)[:, :, SHIFT - down:, SHIFT - right:][:, :, :28, :28]
-
-
-def _accuracy(judge, digits):
-    return (judge.read(digits.images).labels == digits.labels.cpu()).double().mean().item()
-
-
-def _read_kept(path, provenance):
-    try:
-        state = read_checkpoint(path)
-    except CheckpointError:  # a judge can always be trained again
-        return None
-    return state if state is not None and state.get("about") == provenance else None
-
-
-def _keep(path, state):
-    try:
-        write_checkpoint(path, state)
-    except (OSError, RuntimeError) as error:
-        print(f"The judge cannot be kept as {path.name} ({reason_of(error)}), "
-              "and is trained again at the next start.")

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 import torch
 
-from cscm77.checks import check_cond, check_loader
+from cscm77.checks import check_batch, check_cond, check_loader
 from cscm77.utils import device_of, dtype_of, eval_mode, one_hot, seeded, unwrapped
 
 IN_USE = 0.01  # nats: a latent with less KL than this on average tells the decoder nothing
@@ -16,19 +16,10 @@ BATCH_SIZE = 500  # images
 
 
 def kl_of_latents(model, loader, cond=False):
-    """The KL of each latent, averaged over the loader's images.
+    """The KL of each latent in nats, averaged over the loader's images: (Z,) float64.
 
-    Args:
-        model: a VAE, or a CVAE with `cond=True`.
-        loader: batches of (images in [0, 1], labels).
-        cond: whether the model is given the one-hot label.
-
-    Returns:
-        (Z,) float64, in nats per image; a latent below `IN_USE` carries nothing.
-
-    Raises:
-        ValueError: a cond that does not fit the model, or a loader without batches.
-        FloatingPointError: a KL that is not finite.
+    Of a VAE, or a CVAE with `cond=True`, on batches of (images in [0, 1], labels). Refuses a cond
+    or a loader that does not fit; a number that is not finite is a FloatingPointError.
     """
     kl = []
     with measuring(model), seeded(device_of(model)):  # a loader may draw random numbers
@@ -41,22 +32,11 @@ def kl_of_latents(model, loader, cond=False):
 
 
 def importance_weighted_loss(model, loader, sizes=(1, 10, 100), cond=False):
-    """An upper bound of -log p(x) from K samples of z an image: Burda et al. (2016), equation 8.
+    """An upper bound of -log p(x) from K samples of z an image, {K: nats per image}.
 
-    K = 1 is the negative ELBO by sampling; the bound falls towards -log p(x) as K grows.
-
-    Args:
-        model: a VAE, or a CVAE with `cond=True`.
-        loader: batches of (images in [0, 1], labels).
-        sizes: the numbers K of samples; those of a small K are among those of a larger one.
-        cond: whether the model is given the one-hot label.
-
-    Returns:
-        {K: nats per image}.
-
-    Raises:
-        ValueError: a cond that does not fit the model, or a loader without batches.
-        FloatingPointError: a bound that is not finite.
+    Burda et al. (2016), equation 8: K = 1 is the negative ELBO by sampling; the bound falls
+    towards -log p(x) as K grows. The samples of a small K are among those of a larger one. The
+    other arguments, and the errors, are those of `kl_of_latents`.
     """
     total, number = dict.fromkeys(sizes, 0.0), 0
     with measuring(model), seeded(device_of(model)):
@@ -85,8 +65,11 @@ def _batches(loader):
     batches = list(loader)
     if not batches:
         raise ValueError("loader: expected at least one batch, found none")
-    yield from zip(*(torch.cat(parts).split(BATCH_SIZE) for parts in zip(*batches, strict=True)),
-                   strict=True)
+    for batch in batches:
+        check_batch(batch)
+    images, labels = (torch.cat([torch.as_tensor(part) for part in parts]).split(BATCH_SIZE)
+                      for parts in zip(*batches, strict=True))
+    return zip(images, labels, strict=True)
 
 
 def posterior(model, x, labels, cond):
@@ -108,28 +91,16 @@ def _log_weight(model, x, labels, mu, logvar, cond):
 
 
 def log_likelihood(x_hat, x):
-    """Log p(x|z) of each pixel; summed, that is `vae.reconstruction` in a fifth of the time.
-
-    Args:
-        x_hat: reconstructions in [0, 1], (N, ...).
-        x: images in [0, 1], of the same shape.
-    """
+    """Log p(x|z) pixel by pixel, all in [0, 1]; `vae.reconstruction` in a fifth of its time."""
     black, white = (p.log().clamp(min=-100) for p in (1 - x_hat, x_hat))  # torch's own bound
     return torch.lerp(black, white, x)
 
 
 def plane_of_digits(points, labels):
-    """Points seen along the two directions in which the means of the classes differ most.
+    """Points (N, Z) seen along the two directions in which the means of their classes differ most.
 
-    Args:
-        points: (N, Z), Z > 1.
-        labels: (N,), of at least two classes.
-
-    Returns:
-        (N, 2), and the share of the variance of the means that the plane holds.
-
-    Raises:
-        ValueError: a single latent, or a single class.
+    Returns (N, 2), and the share of the means' variance that this plane holds; refuses a single
+    latent, and labels (N,) of a single class.
     """
     points = torch.as_tensor(points).detach()
     labels = torch.as_tensor(labels, device=points.device)

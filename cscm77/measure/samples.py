@@ -8,6 +8,7 @@ Axes: N samples, M real images, F features, Z latents, C classes.
 """
 
 from contextlib import contextmanager
+from importlib import import_module
 from importlib.util import find_spec
 from typing import NamedTuple
 
@@ -16,23 +17,23 @@ from torch import nn
 
 from cscm77.checks import check_square, check_whole
 from cscm77.measure.latents import check_finite, measuring
-from cscm77.utils import device_of, dtype_of, matmul_precision, one_hot, seeded, unwrapped
+from cscm77.utils import arithmetic, device_of, dtype_of, one_hot, seeded, unwrapped
 
 NEIGHBOURS = 5  # k of precision, recall, density and coverage
 SUBSETS, SUBSET_SIZE = 20, 1000  # of the kernel distance
 CHUNK = 1000  # rows that are worked on at a time
 CLASSES = 10
-WHAT_TO_INSTALL = ("torchmetrics is missing; the numbers of this cell need it: "
-                   "pip install torchmetrics")
 
 
 class TorchmetricsMissing(ImportError):
     """What was asked for needs torchmetrics, which is not installed."""
 
 
-def _need_torchmetrics():
+def _torchmetrics(module):
     if find_spec("torchmetrics") is None:
-        raise TorchmetricsMissing(WHAT_TO_INSTALL)
+        raise TorchmetricsMissing("torchmetrics is missing; the numbers of this cell need it: "
+                                  "pip install torchmetrics")
+    return import_module(f"torchmetrics.{module}")
 
 
 @contextmanager
@@ -48,15 +49,12 @@ def where_torchmetrics_is_installed():
 
 
 def generate(network, latents, low=0.0):
-    """Turn latents into images in [0, 1], in eval mode.
+    """Turn latents into images in [0, 1], (N, 1, 28, 28) without gradient, in eval mode.
 
     Args:
         network: a generator, or the decoder of a VAE: (N, Z) -> (N, ...), square pictures.
         latents: (N, Z); drawn beforehand, so that neither batches nor the model change them.
         low: the least value that the network gives: 0 for a sigmoid, -1 for a tanh.
-
-    Returns:
-        (N, 1, 28, 28), without gradient.
     """
     latents = latents.to(device_of(network), dtype_of(network))
     with measuring(network):
@@ -67,18 +65,18 @@ def generate(network, latents, low=0.0):
 
 
 class Quality(NamedTuple):
-    """What is measured of N samples against M real images; `measure_samples` says how."""
+    """What is measured of N samples against M real images."""
 
     frechet: float
     kernel: float
-    kernel_sd: float
+    kernel_sd: float  # over the subsets
     score: float
     uniformity: float
     precision: float
     recall: float
     density: float
     coverage: float
-    classes: list
+    classes: list  # the number of samples of each, C
 
     def numbers(self):
         """What `QUALITY_COLUMNS` names, in its order."""
@@ -91,102 +89,72 @@ QUALITY_COLUMNS = {
 
 
 def measure_samples(samples, real):
-    """Compare samples with real images, both as the judge read them.
+    """The `Quality` of samples beside real images that the generator never saw: two `Reading`s.
 
-    Args:
-        samples: `Reading` of N samples.
-        real: `Reading` of M real images, which the generator never saw.
-
-    Returns:
-        `Quality`: frechet and kernel distance (and its sd over subsets), classifier score, distance
-        of the classes from uniform, precision, recall, density, coverage, and the number of samples
-        of each class.
-
-    Raises:
-        ValueError: too few samples, or values that are not finite.
-        ImportError: torchmetrics is missing.
+    Refuses too few samples, and values that are not finite; needs torchmetrics.
     """
     classes = class_counts(samples.labels)
-    kernel, kernel_sd = kernel_distance(real.features, samples.features)
     return Quality(
-        frechet_distance(real.features, samples.features), kernel, kernel_sd,
+        frechet_distance(real.features, samples.features),
+        *kernel_distance(real.features, samples.features),
         classifier_score(samples.probabilities), distance_from_uniform(classes),
         *neighbourhoods(real.features, samples.features, real_radii=real.radii), classes.tolist())
 
 
+# ---------------------------------------------------------------- distances
+
+
+def _check_features(real, fake, least):
+    for name, features in (("real", real), ("fake", fake)):
+        if features.ndim != 2 or features.shape[1:] != real.shape[1:]:
+            raise ValueError(f"{name}: expected features of one shape (N, F), "
+                             f"found {tuple(features.shape)}")
+        if len(features) < least:
+            raise ValueError(f"{name}: expected at least {least} samples, found {len(features)}")
+        if not features.isfinite().all():
+            raise ValueError(f"{name}: expected finite features, found nan or infinity")
+
+
 def frechet_distance(real, fake):
-    """Distance of two Gaussians that have the means and covariances of the features.
+    """|m - m'|^2 + tr(S + S' - 2 (S S')^(1/2)) of features (M, F) and (N, F), M and N > 1.
 
-    Heusel et al. (2017), equation 6. With the same number of samples throughout, since fewer
-    samples give a larger value; two halves of one data set are not at 0, and what they give is the
-    floor.
-
-    Args:
-        real: (M, F), M > 1.
-        fake: (N, F), N > 1.
-
-    Returns:
-        |m - m'|^2 + tr(S + S' - 2 (S S')^(1/2)), at least 0; a singular covariance is allowed.
+    Heusel et al. (2017), equation 6; a singular covariance is allowed. With the same number of
+    samples throughout, since fewer give a larger value; two halves of one data set are not at 0,
+    and what they give is the floor.
     """
     _check_features(real, fake, least=2)
-    _need_torchmetrics()
-    from torchmetrics.image.fid import FrechetInceptionDistance
-
-    metric = FrechetInceptionDistance(feature=_Features(real.shape[1]))
+    at_hand = nn.Identity()  # in the place of a network: the features are there already
+    at_hand.num_features = real.shape[1]
+    metric = _torchmetrics("image.fid").FrechetInceptionDistance(feature=at_hand)
     metric.update(real.double(), real=True)
     metric.update(fake.double(), real=False)
     distance = check_finite("Frechet distance", metric.compute().item())
     return max(distance, 0.0)  # rounding can lead below 0
 
 
-class _Features(nn.Identity):
-    """What torchmetrics calls the network, where the features are at hand already."""
+def kernel_distance(real, fake, subsets=SUBSETS):
+    """Squared maximum mean discrepancy under the kernel (x.y / F + 1)^3, unbiased: mean, sd.
 
-    def __init__(self, num_features):
-        super().__init__()
-        self.num_features = num_features
-
-
-def kernel_distance(real, fake, subsets=SUBSETS, subset_size=SUBSET_SIZE):
-    """Squared maximum mean discrepancy under the kernel (x.y / F + 1)^3, unbiased.
-
-    Binkowski et al. (2018).
-
-    Args:
-        real: (M, F), M > 1.
-        fake: (N, F), N > 1.
-        subsets: how many random subsets of both are compared.
-        subset_size: of each; all of the smaller set where it has fewer.
-
-    Returns:
-        mean, sd: over the subsets; the mean is about 0, and may be below, where the two are alike.
+    Binkowski et al. (2018). Over random subsets of features (M, F) and (N, F), M and N > 1; the
+    mean is about 0, and may be below, where the two are alike.
     """
     _check_features(real, fake, least=2)
-    _need_torchmetrics()
-    from torchmetrics.image.kid import poly_mmd
+    poly_mmd = _torchmetrics("image.kid").poly_mmd
+    size = min(SUBSET_SIZE, len(real), len(fake))
 
-    size = min(subset_size, len(real), len(fake))
+    def some_of(features):
+        return features[torch.randperm(len(features))[:size]].double()
+
     with seeded(torch.device("cpu")):
-        distances = torch.stack([poly_mmd(_subset(real, size), _subset(fake, size))
-                                 for _ in range(subsets)])
+        distances = torch.stack([poly_mmd(some_of(real), some_of(fake)) for _ in range(subsets)])
     mean = check_finite("kernel distance", distances.mean().item())
     return mean, distances.std(unbiased=False).item()
 
 
-def _subset(features, size):
-    return features[torch.randperm(len(features))[:size]].double()
-
-
 def classifier_score(probabilities):
-    """Exponential of the mean KL(p(y|x) || p(y)): high for clear digits of all classes.
+    """Exp of the mean KL(p(y|x) || p(y)), from 1 to C: high for clear digits of all classes.
 
-    Salimans et al. (2016), section 4, with the judge in the place of Inception.
-
-    Args:
-        probabilities: of the judge, (N, C).
-
-    Returns:
-        From 1 to C.
+    Salimans et al. (2016), section 4, with the judge, (N, C), in the place of Inception.
     """
     if len(probabilities) == 0:
         raise ValueError("probabilities: expected at least one row, found none")
@@ -202,14 +170,7 @@ def class_counts(labels):
 
 
 def distance_from_uniform(counts):
-    """Total variation between the shares of the classes and equal shares.
-
-    Args:
-        counts: (C,), not all 0.
-
-    Returns:
-        From 0 to 1 - 1/C, where one class has all.
-    """
+    """Total variation between shares, of (C,) counts, and equal ones: from 0 to 1 - 1/C."""
     total = counts.sum().item()
     if total == 0:
         raise ValueError("counts: expected at least one sample, found none")
@@ -219,27 +180,16 @@ def distance_from_uniform(counts):
 class Neighbourhoods(NamedTuple):
     """Kynkaanniemi et al. (2019), equation 2; Naeem et al. (2020), section 3."""
 
-    precision: float
-    recall: float
-    density: float
-    coverage: float
+    precision: float  # share of samples that lie in some real image's ball
+    recall: float  # share of real images in some sample's ball
+    density: float  # real balls that a sample lies in, / k; about 1 for real images, or above
+    coverage: float  # share of real images whose ball holds a sample
 
 
 def neighbourhoods(real, fake, k=NEIGHBOURS, real_radii=None):
     """How samples lie among real images: a ball reaches to the k-th neighbour of one's own kind.
 
-    precision: share of samples that lie in some real image's ball. recall: share of real images in
-    some sample's ball. density: how many real balls a sample lies in, divided by k; about 1 for
-    real images, and may be above. coverage: share of real images whose ball holds a sample.
-
-    Args:
-        real: features (M, F), M > k.
-        fake: features (N, F), N > k.
-        k: which neighbour.
-        real_radii: `radii(real, k)`, where they are known already.
-
-    Returns:
-        `Neighbourhoods`.
+    Of features (M, F) and (N, F), M and N > k, and `radii(real, k)`, where they are known already.
     """
     _check_features(real, fake, least=k + 1)
     real_radii, fake_radii = radii(real, k) if real_radii is None else real_radii, radii(fake, k)
@@ -264,36 +214,20 @@ def radii(features, k=NEIGHBOURS):
 
 @torch.no_grad()
 def nearest_images(samples, training):
-    """The training image that is nearest to each sample, by the distance of pixels.
-
-    Args:
-        samples: (N, ...), of as many pixels as the others.
-        training: (M, ...).
-
-    Returns:
-        distance, index: (N,) each.
-    """
+    """How far, and which, is the nearest training image, (M, ...), to each sample: (N,) each."""
     samples, training = samples.to(training).flatten(1), training.flatten(1)
-    with matmul_precision("highest"):  # products are subtracted: an exact copy is to be at 0
+    with arithmetic("highest"):  # products are subtracted: an exact copy is to be at 0
         found = [torch.cdist(part, training).min(dim=1) for part in samples.split(CHUNK // 5)]
-    return torch.cat([near.values for near in found]), torch.cat([near.indices for near in found])
+    return tuple(map(torch.cat, zip(*found, strict=True)))
 
 
 # ---------------------------------------------------------------- asking for digits
 
 
 def ask_for_digits(decoder, latent_size, each=1000, seed=0, *, num_classes=CLASSES):
-    """Ask the decoder of a CVAE for every digit, with latents from the prior.
+    """Images (C * each, 1, 28, 28) by a CVAE's decoder, digit by digit, and what was asked for.
 
-    Args:
-        decoder: (N, Z + C) -> (N, 1, 28, 28).
-        latent_size: Z.
-        each: samples of a digit.
-        seed: of the latents; the random numbers of others are left as they were.
-        num_classes: C.
-
-    Returns:
-        images (C * each, 1, 28, 28), asked (C * each,): digit by digit.
+    The latents (N, Z) come from the prior and the seed; others' random numbers stay as they were.
     """
     device, dtype = device_of(decoder), dtype_of(decoder)
     asked = torch.arange(num_classes).repeat_interleave(check_whole("each", each))
@@ -311,56 +245,26 @@ def conditional_accuracy(judge, model, each=1000):
 
 
 def confusion_matrix(asked, recognised):
-    """Count what was recognised where a digit was asked for.
-
-    Args:
-        asked: digits, (N,), N > 0.
-        recognised: digits, (N,).
-
-    Returns:
-        (C, C) integers: a row for each digit asked for, a column for each digit recognised.
-    """
+    """Counts (C, C) of digits, (N,) each, N > 0: a row is asked for, a column is recognised."""
     if len(asked) == 0 or asked.shape != recognised.shape:
         raise ValueError("expected as many digits recognised as asked for, and at least one, "
                          f"found {tuple(recognised.shape)} and {tuple(asked.shape)}")
-    _need_torchmetrics()
-    from torchmetrics.functional.classification import multiclass_confusion_matrix
-
-    return multiclass_confusion_matrix(recognised, asked, num_classes=CLASSES)
+    count = _torchmetrics("functional.classification").multiclass_confusion_matrix
+    return count(recognised, asked, num_classes=CLASSES)
 
 
-def worst_pairs(matrix, number=3):
-    """The pairs of digits that are confused most, the worst first.
-
-    Args:
-        matrix: of `confusion_matrix`.
-        number: of pairs, at most.
-
-    Returns:
-        [(asked, recognised, how often)].
-    """
-    counts, places = matrix.clone().fill_diagonal_(0).flatten().topk(number)
+def worst_pairs(matrix):
+    """The three worst pairs of a `confusion_matrix` at most: [(asked, recognised, how often)]."""
+    counts, places = matrix.clone().fill_diagonal_(0).flatten().topk(3)
     pairs = zip(places.tolist(), counts.tolist(), strict=True)
     return [(*divmod(place, len(matrix)), count) for place, count in pairs if count > 0]
 
 
-# ---------------------------------------------------------------- the game
-
-
 def state_of_the_game(d_real, d_fake, classes, steps):
-    """How the game between D and G stands, in a sentence.
+    """How the game between D and G stands, in a sentence with the numbers that say so.
 
-    Args:
-        d_real: D's mean probability for real images, step by step.
-        d_fake: the same for generated ones.
-        classes: number of samples of each class, as the judge reads them, (C,).
-        steps: how many of the last steps count.
-
-    Returns:
-        "balanced", "D winning" or "collapsed", and the numbers that say so.
-
-    Raises:
-        ValueError: no steps, as a training of no epochs has them.
+    The last steps count, of D's mean probabilities for real and for generated images; classes are
+    the numbers of samples of each, (C,). A training of no epochs has no steps, and is refused.
     """
     d_real, d_fake = d_real[-steps:], d_fake[-steps:]
     if not d_real or not d_fake:
@@ -374,17 +278,3 @@ def state_of_the_game(d_real, d_fake, classes, steps):
     if real - fake > 0.6:
         return f"D winning: it tells most images apart ({numbers})"
     return f"balanced: neither network has the other in hand ({numbers})"
-
-
-# ---------------------------------------------------------------- what is refused
-
-
-def _check_features(real, fake, least):
-    for name, features in (("real", real), ("fake", fake)):
-        if features.ndim != 2 or features.shape[1:] != real.shape[1:]:
-            raise ValueError(f"{name}: expected features of one shape (N, F), "
-                             f"found {tuple(features.shape)}")
-        if len(features) < least:
-            raise ValueError(f"{name}: expected at least {least} samples, found {len(features)}")
-        if not features.isfinite().all():
-            raise ValueError(f"{name}: expected finite features, found nan or infinity")

@@ -20,10 +20,7 @@ Made by the notebooks, from the numbers in metrics.json; every run writes it ane
 class Evidence:
     """What one notebook found; the other's part of the files is left as it is.
 
-    Args:
-        folder: of the results; made if it is missing.
-        notebook: name of the part, for example "VAE".
-        made_from: data, number of training images and seed.
+    What it was `made_from` are the data, the number of training images, and the seed.
     """
 
     def __init__(self, folder, notebook, made_from):
@@ -32,13 +29,13 @@ class Evidence:
         self._warned = False
 
     def table(self, name, title, columns, rows):
-        """Print a table, and keep its numbers.
+        """Print a table, and keep its numbers; the same name again replaces it.
 
         Args:
-            name: in metrics.json; the same name again replaces the table.
+            name: in metrics.json.
             title: what it shows, on which images, after how many epochs.
             columns: {title: format specification}.
-            rows: {name: values}, numbers, text or None.
+            rows: {name: values}: finite numbers, text or None, one for each column.
         """
         rows = {row: [_plain(value) for value in values] for row, values in rows.items()}
         if any(len(values) != len(columns) for values in rows.values()):
@@ -49,23 +46,15 @@ class Evidence:
         self._write()
 
     def listing(self, name, text):
-        """Print a table that is text already and says itself what it was made from, and keep it.
-
-        Args:
-            name: in metrics.json; the same name again replaces the text.
-            text: lines.
-        """
+        """Print lines of text that say themselves what they were made from, and keep them."""
         self._listings[name] = text
         print(text)
         self._write()
 
     def figure(self, name, figure, title):
-        """Keep a figure, as PNG at print resolution and as PDF.
+        """Keep a figure, which stays open, as PNG at print resolution and as PDF.
 
-        Args:
-            name: of the files, without an ending.
-            figure: of matplotlib; it stays open.
-            title: what it shows, on which images, after how many epochs.
+        Its title says what it shows, on which images, after how many epochs.
         """
         self._figures[name] = title
         for ending in ("png", "pdf"):
@@ -91,11 +80,7 @@ class Evidence:
 
 
 def report(parts):
-    """Everything as one Markdown page.
-
-    Args:
-        parts: {notebook: {"made from", "tables", "listings", "figures"}}, as metrics.json has them.
-    """
+    """Everything as one Markdown page, of the parts {notebook: ...} that metrics.json has."""
     page = [TITLE]
     for notebook, part in parts.items():
         page.append(f"## {_literal(notebook)}\n")
@@ -132,13 +117,7 @@ def _plain(value):
 
 
 def as_text(corner, titles, rows):
-    """A table in lines of text: names to the left, everything else to the right.
-
-    Args:
-        corner: what stands above the names.
-        titles: of the columns.
-        rows: {name: values as text}.
-    """
+    """A table of {name: values as text}: names to the left, everything else to the right."""
     lines = [(corner, *titles), *((name, *values) for name, values in rows.items())]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     return "\n".join("  ".join([name.ljust(widths[0]),
@@ -159,12 +138,7 @@ def _literal(text):
 
 
 def formatted(value, form):
-    """A value as text.
-
-    Args:
-        value: a number, text, or None.
-        form: a format specification; text, and None ("-"), need none.
-    """
+    """A number as text, by a format specification; text stays as it is, None becomes "-"."""
     if value is None:
         return "-"
     return value if isinstance(value, str) else format(value, form)

@@ -19,7 +19,7 @@ from cscm77.utils import device_of, dtype_of, one_hot, unwrapped
 SLIDERS = 5  # over the latents with the largest KL
 REACH = 3  # standard deviations of the prior
 GRID = 16  # digits that a GAN's explorer shows
-SIDE = 280  # pixels of the page, of the image
+SIDE = "280px"  # of the page, of the image
 
 
 def png(images, columns=None):
@@ -33,20 +33,24 @@ class Explorer:
     """An image, and the controls that change it; `show` puts both on the page."""
 
     def __init__(self, seed):
-        size = widgets.Layout(width=f"{SIDE}px", height=f"{SIDE}px")
-        self.image = widgets.Image(format="png", layout=size)
+        self.image = widgets.Image(layout=widgets.Layout(width=SIDE, height=SIDE))
         self.random = torch.Generator().manual_seed(seed)  # its own: exploring changes no training
         self.resample = widgets.Button(description="resample")
         self.resample.on_click(lambda _: self.draw_new())
         self._busy = False
 
+    def _lay_out(self, *controls):
+        self.page = widgets.HBox([self.image, widgets.VBox(controls)])
+        self.draw_new()
+
     def show(self):
-        """Put the explorer on the page."""
+        """Put both on the page."""
         display(self.page)
 
-    def _observe(self, control, react):
+    def _observe(self, react, *controls):
         """Call `react` when the user, and not the explorer itself, changes a control."""
-        control.observe(lambda _: None if self._busy else react(), names="value")
+        for control in controls:
+            control.observe(lambda _: None if self._busy else react(), names="value")
 
     def _set(self, control, value):
         self._busy = True
@@ -80,18 +84,14 @@ class VAEExplorer(Explorer):
             widgets.BoundedIntText(index, min=0, max=last, description=name)
             for index, name in ((0, "from image"), (min(1, last), "to image")))
         self.morph = widgets.FloatSlider(0, min=0, max=1, step=0.02, description="morph")
-        for slider in self.sliders:
-            self._observe(slider, self._move)
-        for control in (self.first, self.second, self.morph):
-            self._observe(control, self._morph)
-        self._observe(self.digit, self._ask)
-        controls = [*self.sliders, *[self.digit] * self.conditional,
-                    self.resample, self.first, self.second, self.morph]
-        self.page = widgets.HBox([self.image, widgets.VBox(controls)])
-        self.draw_new()
+        self._observe(self._move, *self.sliders)
+        self._observe(self._morph, self.first, self.second, self.morph)
+        self._observe(self._ask, self.digit)
+        self._lay_out(*self.sliders, *[self.digit] * self.conditional,
+                      self.resample, self.first, self.second, self.morph)
 
     def draw_new(self):
-        """Draw from a new latent of the prior."""
+        """Draw a new latent from the prior, and what it becomes."""
         z = torch.randn(1, self.model.latent_size, generator=self.random, dtype=torch.float32)
         self.z = z.to(device_of(self.model), dtype_of(self.model))
         self.label = self._one_hot(self.digit.value)  # a morph may have left it between two
@@ -141,10 +141,7 @@ class VAEExplorer(Explorer):
 class GANExplorer(Explorer):
     """A walk between two noises for each of a grid of digits, by one of several generators.
 
-    Args:
-        generators: {name: G}, (N, Z) in [-1, 1] -> (N, 784) in [-1, 1].
-        noise_size: Z.
-        seed: of *resample*.
+    They are {name: G}, (N, Z) in [-1, 1] -> (N, 784) in [-1, 1]; the seed is that of *resample*.
     """
 
     def __init__(self, generators, noise_size=96, seed=0):
@@ -152,10 +149,8 @@ class GANExplorer(Explorer):
         self.generators, self.noise_size = generators, noise_size
         self.name = widgets.Dropdown(options=list(generators), description="drawn by")
         self.walk = widgets.FloatSlider(0, min=0, max=1, step=0.02, description="walk")
-        for control in (self.name, self.walk):
-            self._observe(control, self._draw)
-        self.page = widgets.HBox([self.image, widgets.VBox([self.name, self.walk, self.resample])])
-        self.draw_new()
+        self._observe(self._draw, self.name, self.walk)
+        self._lay_out(self.name, self.walk, self.resample)
 
     def draw_new(self):
         """Draw between new noises."""

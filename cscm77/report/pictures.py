@@ -45,17 +45,9 @@ def _numbers(values):
 
 
 def tile(images, columns=None):
-    """Lay images out in a grid, row by row.
+    """Images in a grid, row by row: a float32 array (height, width), the gaps as low as the lowest.
 
-    Args:
-        images: (N, ...), square pictures of any range.
-        columns: of the grid; as square a grid as possible when not given.
-
-    Returns:
-        One image, a float32 array (height, width); the gaps have the lowest value of the images.
-
-    Raises:
-        ValueError: no images, or pictures that are not square.
+    They are (N, ...), N > 0, square pictures of any range; without columns the grid is square too.
     """
     images = _numbers(images).float()
     pixels = images[0].numel() if images.ndim > 1 and len(images) else 0
@@ -63,31 +55,23 @@ def tile(images, columns=None):
     if pixels == 0 or side * side != pixels:
         raise ValueError("images: expected (N, ...) with N >= 1 and square pictures, "
                          f"found {tuple(images.shape)}")
-    columns = columns or math.ceil(math.sqrt(len(images)))
-    images = images.reshape(-1, 1, side, side)
+    images, columns = images.reshape(-1, 1, side, side), columns or math.ceil(len(images) ** 0.5)
     return make_grid(images, nrow=columns, padding=GAP, pad_value=images.min().item())[0].numpy()
 
 
 @text_as_given
 def draw_digits(images, columns=None, title=None):
-    """Draw images as a grid in a new figure, which stays the current one.
-
-    Args:
-        images: (N, ...), square pictures of any range.
-        columns: of the grid; as square a grid as possible when not given.
-        title: above the grid, if any.
-    """
+    """Draw images as a grid, as `tile` takes them, in a new figure, which stays the current one."""
     grid = tile(images, columns)
     height, width = (INCHES_PER_DIGIT * length / (28 + GAP) for length in grid.shape)
-    title = _wrapped(title, width, fontsize=9) if title else ""
+    title = _wrapped(title or "", width, fontsize=9)
     room = 0.14 + 0.16 * len(title.splitlines()) if title else 0.0  # inches for the title
     height += room
     fig = plt.figure(figsize=(width, height))
     ax = fig.add_axes((0, 0, 1, 1 - room / height))
     ax.imshow(grid, cmap="gray", interpolation="nearest", aspect="auto")
     ax.axis("off")
-    if title:
-        ax.set_title(title, fontsize=9)
+    ax.set_title(title, fontsize=9)
     return fig
 
 
@@ -99,13 +83,8 @@ def _wrapped(title, width, fontsize):
 def draw_strip(strip, title, columns=12):
     """Draw what fixed inputs became during a training: a row for each, time from left to right.
 
-    Args:
-        strip: (moments, samples, 784), as a `GANHistory` has it.
-        title: of the figure.
-        columns: moments to show at most, evenly spaced, the first and the last among them.
-
-    Raises:
-        ValueError: a strip without moments, as a training of no epochs has it.
+    The strip is (moments, samples, 784), not without moments; those shown are evenly spaced, the
+    first and the last among them.
     """
     strip = _moments(strip)
     shown = torch.linspace(0, len(strip) - 1, min(columns, len(strip))).round().long()
@@ -120,26 +99,19 @@ def _moments(strip):
 
 
 def interpolate(start, end, steps):
-    """Points on the straight lines between pairs of latents, ends included.
+    """Points on the straight lines between pairs of latents, (S, Z) each, ends included.
 
-    Args:
-        start: (S, Z), where each line begins.
-        end: (S, Z), where it ends.
-        steps: points on each line, at least 2.
-
-    Returns:
-        (S * steps, Z), line by line.
+    They are (S * steps, Z), line by line, with at least 2 steps on each.
     """
     if start.shape != end.shape:
         raise ValueError("expected start and end of one shape, "
                          f"found {tuple(start.shape)} and {tuple(end.shape)}")
     check_whole("steps", steps, 2)
     w = torch.linspace(0, 1, steps, dtype=start.dtype, device=start.device).view(1, steps, 1)
-    points = torch.lerp(start.unsqueeze(1), end.unsqueeze(1), w)  # (S, steps, Z)
-    return points.flatten(0, 1)
+    return torch.lerp(start.unsqueeze(1), end.unsqueeze(1), w).flatten(0, 1)
 
 
-# ---------------------------------------------------------------- curves
+# ---------------------------------------------------------------- curves and charts
 
 
 def _panels(number, title, width, height=2.8):
@@ -174,25 +146,21 @@ def _smooth(values, window):
 
 @text_as_given
 def plot_vae_training(epochs, title):
-    """Draw a VAE's loss by epoch, on training and validation images, and its two parts.
+    """Draw a VAE's loss and its two parts by epoch, of what `train_vae` returned for each."""
+    def plot(ax, part, marker, label):
+        values = _numbers([getattr(e, part) for e in epochs]).tolist()
+        ax.plot([e.epoch + 1 for e in epochs], values, marker=marker, label=label)
 
-    Args:
-        epochs: what `train_vae` returned, epoch by epoch.
-        title: of the figure.
-    """
-    number = [e.epoch + 1 for e in epochs]
     titles = {"loss": "loss (negative ELBO)", "reconstruction": "reconstruction (training)",
               "kl": "KL (training)"}
     fig, axes = _panels(3, title, 10)
     for ax, (part, name) in zip(axes, titles.items(), strict=True):
-        values = _numbers([getattr(e, part) for e in epochs]).tolist()
-        ax.plot(number, values, marker="o", label="training")
+        plot(ax, part, "o", "training")
         ax.set(title=name, xlabel="epoch")
         ax.xaxis.get_major_locator().set_params(integer=True)
     ax = axes[0]
     if all(e.val_loss is not None for e in epochs):
-        values = _numbers([e.val_loss for e in epochs]).tolist()
-        ax.plot(number, values, marker="s", label="validation")
+        plot(ax, "val_loss", "s", "validation")
     ax.axhline(THRESHOLD, color="gray", linestyle=":", label=f"asked for: below {THRESHOLD}")
     ax.set_ylabel("nats per image")
     ax.legend(fontsize=8)
@@ -200,23 +168,14 @@ def plot_vae_training(epochs, title):
 
 
 def plot_gan_training(histories, title, window=100):
-    """Draw the losses of D and G by step, a panel for each GAN.
-
-    Args:
-        histories: {name: what `run_a_gan` returned}.
-        title: of the figure.
-        window: steps that one point averages, its own the last of them.
-    """
+    """Draw the losses of D and G by step, means of `window`: {name: what `run_a_gan` returned}."""
     return _curves({name: {"D": _smooth(history.d_loss, window),
                            "G": _smooth(history.g_loss, window)}
                     for name, history in histories.items()}, title, "step", "loss")
 
 
 def plot_probabilities(histories, title, window=100):
-    """Draw D's mean probability of being real, for real and for generated images.
-
-    The arguments are those of `plot_gan_training`.
-    """
+    """Draw D's mean probability for real and for generated images, as `plot_gan_training` does."""
     fig = _curves({name: {"D(x)": _smooth(history.d_real, window),
                           "D(G(z))": _smooth(history.d_fake, window)}
                    for name, history in histories.items()},
@@ -228,19 +187,11 @@ def plot_probabilities(histories, title, window=100):
 
 
 def plot_choices(curves, title):
-    """Draw the validation loss by epoch of trainings that differ in one choice, a panel for each.
-
-    Args:
-        curves: {choice: {what was chosen: loss of each epoch}}.
-        title: of the figure.
-    """
+    """Draw validation losses, {choice: {what was chosen: loss of each epoch}}: a panel a choice."""
     return _curves({choice: {chosen: (range(1, len(losses) + 1), losses)
                              for chosen, losses in lines.items()}
                     for choice, lines in curves.items()},
                    title, "epoch", "validation loss, nats per image", fontsize=7)
-
-
-# ---------------------------------------------------------------- charts
 
 
 @text_as_given
@@ -289,13 +240,7 @@ def plot_confusion(matrix, title):
 
 @text_as_given
 def plot_latent_map(points, labels, title):
-    """Draw images as points of a plane, coloured by digit, its number at the middle of its points.
-
-    Args:
-        points: (N, 2).
-        labels: (N,).
-        title: of the figure.
-    """
+    """Draw points (N, 2), coloured by their digit (N,), its number at the middle of its points."""
     points, labels = _numbers(points).double(), _numbers(labels)
     fig, (ax,) = _panels(1, title, 6, 5)
     ax.scatter(*points.T.numpy(), c=labels.numpy(), cmap="tab10", vmin=0, vmax=9, s=4, linewidths=0)
@@ -328,9 +273,7 @@ def figure_bytes(fig, ending, dpi=None):
 def save_picture(fig, path):
     """Save a figure, making its folder; where that fails, say why, and lose nothing else.
 
-    Args:
-        fig: a matplotlib figure.
-        path: of the picture; its ending names the format, without one it gets ".png".
+    The ending of the path names the format; without one it gets ".png".
     """
     path = Path(path) if Path(path).suffix else Path(f"{path}.png")
     _save("picture", path, lambda: figure_bytes(fig, path.suffix[1:]))
@@ -339,13 +282,7 @@ def save_picture(fig, path):
 def save_animation(strip, path, columns=5):
     """Save what fixed inputs became during a training as a moving GIF; where that fails, say why.
 
-    Args:
-        strip: (moments, samples, 784), in [0, 1] or [-1, 1].
-        path: of the picture.
-        columns: of its grid.
-
-    Raises:
-        ValueError: a strip without moments, as a training of no epochs has it.
+    The strip is (moments, samples, 784), in any range; without moments it is refused.
     """
     strip = _moments(strip).float()
     low, high = strip.min(), strip.max()

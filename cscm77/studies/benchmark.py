@@ -4,13 +4,11 @@ The command is python -m cscm77.studies.benchmark. The two take turns in one pro
 networks, images and seeds, and the times of a round make one ratio; so do the times of our step
 and of its matrix products alone. They run on a GPU where there is one.
 
-A model is named as in `ROWS`, a loop as in `LOOPS`. Axes: N images.
+A model is named as in `ROWS`, a loop as in `LOOPS`.
 """
 
-import argparse
 import io
 import multiprocessing
-import os
 import subprocess
 import sys
 from contextlib import redirect_stdout
@@ -25,30 +23,10 @@ import torch
 
 import gan
 from cscm77.report.evidence import as_markdown
-from cscm77.studies import results_file
-from cscm77.studies.reference import (
-    BATCH_SIZE,
-    PIXELS,
-    WARM_UP,
-    WORKERS,
-    RecordedBatches,
-    TimedBatches,
-    intervals,
-    now,
-    peak_memory,
-    reference_loader,
-    show_images_as_axes,
-    time_products,
-    train_as_in_the_brief,
-)
-from cscm77.utils import (
-    arithmetic,
-    default_device,
-    keep_freed_memory,
-    printable_output,
-    processor_name,
-    reset_seed,
-)
+from cscm77.studies import reference, results_file
+from cscm77.studies.reference import TimedBatches, intervals, now
+from cscm77.studies.results_file import BATCH_SIZE, PIXELS
+from cscm77.utils import arithmetic, default_device, keep_freed_memory, processor_name, reset_seed
 from cscm77_helper import run_a_gan, show_images, train_vae
 from vae import CVAE, VAE
 
@@ -56,6 +34,9 @@ SEED = 0
 DC_FRACTION = 5  # a DC-GAN's step takes longer: so many times fewer are timed
 PEAK_STEPS = {"vae": 300, "cvae": 300, "fc-gan": 300, "dc-gan": 12}
 UNITS = {"s": (1, 2), "ms": (1000, 1)}  # factor to seconds, decimals
+TOP = Path(__file__).resolve().parents[2]
+CHILD = ("import sys; sys.path.append(sys.argv[1]); from cscm77.studies import benchmark; "
+         "benchmark.report_peak_memory(*sys.argv[2:])")
 
 
 class Column(NamedTuple):
@@ -75,6 +56,7 @@ class Row(NamedTuple):
 
     title: str
     unit: str
+    networks: tuple = ()  # functions that make them: of a VAE, or of D and G
 
 
 class Result(NamedTuple):
@@ -83,15 +65,17 @@ class Result(NamedTuple):
     row: Row
     seconds: dict
     product_seconds: dict  # of the matrix products in it, for the columns of our loop
-    memory: str  # peaks in GiB, "reference / ours"
+    memory: str = "-"  # peaks in GiB, "reference / ours"
 
 
 REFERENCE = Column("reference", "reference", "highest")
 STRICT = Column("ours, strict float32", "ours", "highest")
 MEDIUM = Column("ours, medium", "ours", "medium")
 COLUMNS = (REFERENCE, STRICT, MEDIUM)
-ROWS = {"vae": Row("VAE epoch", "s"), "cvae": Row("CVAE epoch", "s"),
-        "fc-gan": Row("FC-GAN step", "ms"), "dc-gan": Row("DC-GAN step", "ms"),
+ROWS = {"vae": Row("VAE epoch", "s", (partial(VAE, PIXELS),)),
+        "cvae": Row("CVAE epoch", "s", (partial(CVAE, PIXELS),)),
+        "fc-gan": Row("FC-GAN step", "ms", (gan.discriminator, gan.generator)),
+        "dc-gan": Row("DC-GAN step", "ms", (gan.build_dc_classifier, gan.build_dc_generator)),
         "pictures": Row(f"`show_images({BATCH_SIZE})`", "ms")}
 VAES = ("vae", "cvae")
 
@@ -100,7 +84,7 @@ VAES = ("vae", "cvae")
 
 
 def train_ours(model, networks, batches):
-    """Train by `train_vae` or `run_a_gan`; the arguments are those of `train_as_in_the_brief`."""
+    """Train by our loops; the arguments are those of `reference.train_as_in_the_brief`."""
     if model in VAES:
         train_vae(0, *networks, batches, cond=model == "cvae")
         return
@@ -111,16 +95,13 @@ def train_ours(model, networks, batches):
                   num_epochs=1, loader_train=batches)
 
 
-LOOPS = {"reference": train_as_in_the_brief, "ours": train_ours}
+LOOPS = {"reference": reference.train_as_in_the_brief, "ours": train_ours}
 
 
 def build_networks(model):
     """Make a model's networks from the seed: [VAE], or [D, G]."""
-    makers = {"vae": [partial(VAE, PIXELS)], "cvae": [partial(CVAE, PIXELS)],
-              "fc-gan": [gan.discriminator, gan.generator],
-              "dc-gan": [gan.build_dc_classifier, gan.build_dc_generator]}
     reset_seed(SEED)
-    return [make().to(default_device()) for make in makers[model]]
+    return [make().to(default_device()) for make in ROWS[model].networks]
 
 
 def train(model, loop, batches):
@@ -138,7 +119,7 @@ def train(model, loop, batches):
     return seconds, networks
 
 
-# ---------------------------------------------------------------- measuring
+# ---------------------------------------------------------------- time and peak memory
 
 
 def time_model(model, loop, loader, steps):
@@ -152,7 +133,7 @@ def time_model(model, loop, loader, steps):
 
 def time_picture(loop, images):
     """The seconds from the call of `show_images` to the finished pixels."""
-    draw = show_images if loop == "ours" else show_images_as_axes
+    draw = show_images if loop == "ours" else reference.show_images_as_axes
     start = now()
     draw(images)
     plt.gcf().canvas.draw()  # matplotlib puts the work off until it must
@@ -164,46 +145,31 @@ def time_picture(loop, images):
 def measure_in_turns(row, columns, rounds, measure, measure_products=None):
     """Measure the columns one after another, round by round, each in its own arithmetic.
 
-    Args:
-        row: what is measured, for the lines of progress.
-        columns: of `COLUMNS`.
-        rounds: at least 1.
-        measure: function of a loop's name that returns seconds.
-        measure_products: function that returns the seconds of our loop's products alone.
-
-    Returns:
-        A `Result` without memory.
+    `measure`, of a loop's name, returns seconds, `measure_products` those of our products alone.
     """
-    seconds, product_seconds = ({column: [] for column in columns} for _ in range(2))
+    result = Result(row, *({column: [] for column in columns} for _ in range(2)))
     for number in range(1, rounds + 1):
         for column in columns:
             with column.arithmetic():
-                seconds[column].append(measure(column.loop))
+                result.seconds[column].append(measure(column.loop))
                 if measure_products and column.loop == "ours":
-                    product_seconds[column].append(measure_products())
-            took = median_text(seconds[column][-1:], row.unit)
+                    result.product_seconds[column].append(measure_products())
+            took = median_text(result.seconds[column][-1:], row.unit)
             print(f"{row.title}, round {number} of {rounds}, {column.title}: {took}", flush=True)
-    return Result(row, seconds, product_seconds, "-")
+    return result
 
 
 def measure_model(model, loaders, rounds, steps):
-    """Measure one model; returns a `Result` without memory.
-
-    Args:
-        model: of `ROWS`.
-        loaders: {loop: loader}.
-        rounds: at least 1.
-        steps: how many of a GAN, and of the products alone, are timed in a round.
-    """
+    """Measure a model by its loops' loaders; steps: of a GAN and of the products, in a round."""
     for column in COLUMNS:
         with column.arithmetic():
-            train(model, column.loop, TimedBatches(loaders[column.loop], WARM_UP))
-    batches = RecordedBatches(loaders["ours"])
+            train(model, column.loop, TimedBatches(loaders[column.loop], reference.WARM_UP))
+    batches = reference.RecordedBatches(loaders["ours"])
     train(model, "ours", batches)
-    timed_at_once = len(loaders["ours"]) if model in VAES else 1  # steps
-    return measure_in_turns(ROWS[model], COLUMNS, rounds,
-                            lambda loop: time_model(model, loop, loaders[loop], steps),
-                            lambda: timed_at_once * time_products(batches.products, steps))
+    at_once = len(loaders["ours"]) if model in VAES else 1  # steps that are timed as one
+    return measure_in_turns(
+        ROWS[model], COLUMNS, rounds, lambda loop: time_model(model, loop, loaders[loop], steps),
+        lambda: at_once * reference.time_products(batches.products, steps))
 
 
 def measure_pictures(images, rounds):
@@ -214,20 +180,8 @@ def measure_pictures(images, rounds):
                             lambda loop: time_picture(loop, images))
 
 
-# ---------------------------------------------------------------- peak memory
-
-CHILD = ("import sys; from cscm77.studies.benchmark import report_peak_memory; "
-         "report_peak_memory(*sys.argv[1:])")
-
-
 def peak_memories(model, folder, digits):
-    """The peak memory of both loops, each in a process of its own, in GiB: "reference / ours".
-
-    Args:
-        model: of `ROWS`.
-        folder: of MNIST's files, or None.
-        digits: (images, labels), for the reference.
-    """
+    """The peak memory of both loops, in GiB, from MNIST's folder and (images, labels)."""
     print(f"{ROWS[model].title}: peak memory, in processes of their own", flush=True)
     with TemporaryDirectory() as temporary:
         path = Path(temporary) / "digits.pt"
@@ -237,10 +191,8 @@ def peak_memories(model, folder, digits):
 
 def peak_memory_of(model, loop, folder, digits):
     """The peak memory of a training as text, "-" where it failed or the system does not tell."""
-    top = str(Path(__file__).resolve().parents[2])
-    paths = os.pathsep.join(filter(None, (top, os.environ.get("PYTHONPATH"))))
-    child = subprocess.run([sys.executable, "-c", CHILD, model, loop, folder or "", str(digits)],
-                           env={**os.environ, "PYTHONPATH": paths}, capture_output=True, text=True)
+    child = subprocess.run([sys.executable, "-c", CHILD, TOP, model, loop, folder or "", digits],
+                           capture_output=True, text=True)
     if child.returncode == 0:
         return child.stdout.split()[-1]
     reason = child.stderr.strip().rpartition("\n")[2]
@@ -254,17 +206,17 @@ def report_peak_memory(model, loop, folder, digits):
 
     The reference reads its bytes from a file: loading them our way would count as its own.
     """
-    ours = loop == "ours"
-    if ours:
-        options = parse(["--mnist", folder] if folder else [])
-        loader = results_file.load_images(options, BATCH_SIZE).train
+    plt.switch_backend("agg")
+    if loop == "ours":
+        column, options = MEDIUM, parse(["--mnist", folder] if folder else [])
+        loader = results_file.load_images(options).train
         keep_freed_memory()
     else:
-        loader = reference_loader(*torch.load(digits, weights_only=True))
-    plt.switch_backend("agg")
-    with (MEDIUM if ours else REFERENCE).arithmetic():
+        column = REFERENCE
+        loader = reference.reference_loader(*torch.load(digits, weights_only=True))
+    with column.arithmetic():
         train(model, loop, TimedBatches(loader, PEAK_STEPS[model]))
-    peak = peak_memory()
+    peak = reference.peak_memory()
     print("-" if peak is None else f"{peak:.2f}")
 
 
@@ -289,35 +241,30 @@ def table(results):
     titles = (*(column.title for column in COLUMNS), "ratio, strict", "ratio, medium",
               "peak memory in GiB, reference / ours",
               "ours over its own products, strict / medium")
-    return as_markdown("", titles, {result.row.title: _table_row(result) for result in results})
+    return as_markdown("", titles, {result.row.title: _cells(result) for result in results})
 
 
-def _table_row(result):
-    row, seconds, product_seconds, memory = result
-    reference, *ours = (seconds.get(column, []) for column in COLUMNS)
-    over_products = [median_ratio(seconds.get(column, []), product_seconds.get(column, []))
-                     for column in (STRICT, MEDIUM)]
-    return (*(median_text(times, row.unit) for times in (reference, *ours)),
-            *(median_ratio(reference, times) for times in ours), memory,
-            "-" if over_products == ["-", "-"] else " / ".join(over_products))
+def _cells(result):
+    of_brief, *of_ours = (result.seconds.get(column, []) for column in COLUMNS)
+    over_products = " / ".join(
+        median_ratio(seconds, result.product_seconds.get(column, []))
+        for column, seconds in zip((STRICT, MEDIUM), of_ours, strict=True))
+    return (*(median_text(seconds, result.row.unit) for seconds in (of_brief, *of_ours)),
+            *(median_ratio(of_brief, seconds) for seconds in of_ours), result.memory,
+            "-" if over_products == "- / -" else over_products)
 
 
 def conditions(data, options):
-    """What the table was made from, and how to read it.
-
-    Args:
-        data: the training `Digits`.
-        options: of the command line.
-    """
+    """What the table was made from, the training `Digits` and the options, and how to read it."""
     most = len(data) // BATCH_SIZE
     fc, dc = (min(steps, most) for steps in (options.steps, dc_steps(options.steps)))
-    device = data.pixels.device
+    device, workers = data.pixels.device, reference.WORKERS
     return f"""\
 {processor_name(device)}, cores used: {torch.get_num_threads()}, torch {torch.__version__};
 {data.name}, {len(data):,} training images, rounds: {options.rounds}, seed {SEED}.
 A GAN's step is the median of {fc} (DC-GAN: {dc}) in a round.
 Times are medians over the rounds, ratios medians of those within a round.
-Peak memory is that of a process that only trains, ours at medium; the reference's {WORKERS}
+Peak memory is that of a process that only trains, ours at medium; the reference's {workers}
 processes that load images are not in it. On a GPU it is the device's.
 Last column: our step over its matrix products and convolutions alone, at their own shapes and
 the same precision; 1 would mean that nothing else takes time."""
@@ -328,40 +275,28 @@ the same precision; 1 would mean that nothing else takes time."""
 
 def main(arguments=None):
     """Run the command line; returns the exit status."""
-    printable_output()
     options = parse(arguments)
     plt.switch_backend("agg")
-    try:
-        with MEDIUM.arithmetic():  # before torch starts its threads, which then flush too
-            keep_freed_memory()
-            run(options)
-    except KeyboardInterrupt:
-        print("\nStopped; there is no table: a part of the rounds would be no measurement.",
-              file=sys.stderr)
-        return 130
-    except results_file.ResultsError as error:
-        print(error, file=sys.stderr)
-        return 1
-    return 0
+    stopped = "there is no table: a part of the rounds would be no measurement"
+    with MEDIUM.arithmetic():  # before torch starts its threads, which then flush too
+        keep_freed_memory()
+        return results_file.exit_status(lambda: run(options), stopped)
 
 
 def parse(arguments):
     """Read the command line."""
-    parser = argparse.ArgumentParser(prog="python -m cscm77.studies.benchmark",
-                                     description=__doc__.partition("\n\n")[0])
+    parser = results_file.image_parser("python -m cscm77.studies.benchmark",
+                                       __doc__.partition("\n\n")[0])
     parser.add_argument("rows", nargs="*", metavar="ROW",
                         help=f"of {', '.join(ROWS)}; all when not given")
-    results_file.add_image_options(parser)
-    number = {"type": results_file.number_or_text, "metavar": "N"}
-    parser.add_argument("--rounds", **number, default=3, help="(3)")
-    parser.add_argument("--steps", **number, default=100,
-                        help="of a GAN, and of the products alone, that are timed in a round "
-                             f"(100); with a DC-GAN 1/{DC_FRACTION} of them")
+    results_file.add_number(parser, "--rounds", 3, 1, "(3)")
+    results_file.add_number(parser, "--steps", 100, 1,
+                            "of a GAN, and of the products alone, that are timed in a round (100); "
+                            f"with a DC-GAN 1/{DC_FRACTION} of them")
     options = parser.parse_args(arguments)
     for row in options.rows:
         if row not in ROWS:
             parser.error(f"ROW: expected one of {', '.join(ROWS)}, found {row!r}")
-    results_file.check_numbers(parser, options, {"images": BATCH_SIZE, "rounds": 1, "steps": 1})
     return options
 
 
@@ -372,19 +307,19 @@ def dc_steps(steps):
 
 def run(options):
     """Measure what the options ask for, and print the table."""
-    ours = results_file.load_images(options, BATCH_SIZE).train
+    ours = results_file.load_images(options).train
     data = ours.dataset
     digits = data.pixels[:, 0].cpu(), data.labels.cpu()  # (N, 28, 28), (N,)
-    loaders = {"reference": reference_loader(*digits), "ours": ours}
+    loaders = {"reference": reference.reference_loader(*digits), "ours": ours}
     results = []
     for row in dict.fromkeys(options.rows or ROWS):
         if row == "pictures":
             results.append(measure_pictures(data[:BATCH_SIZE][0], options.rounds))
-            continue
-        memory = peak_memories(row, options.mnist, digits)
-        steps = dc_steps(options.steps) if row == "dc-gan" else options.steps
-        result = measure_model(row, loaders, options.rounds, steps)
-        results.append(result._replace(memory=memory))
+        else:
+            memory = peak_memories(row, options.mnist, digits)
+            steps = dc_steps(options.steps) if row == "dc-gan" else options.steps
+            result = measure_model(row, loaders, options.rounds, steps)
+            results.append(result._replace(memory=memory))
     print(f"\n{conditions(data, options)}\n\n{table(results)}")
 
 

@@ -8,10 +8,7 @@ Every sample is compared with the test images, in the features of the judge; -EL
 image.
 """
 
-import io
 import sys
-import time
-from contextlib import redirect_stdout
 from functools import partial
 from pathlib import Path
 from statistics import mean, stdev
@@ -26,48 +23,40 @@ import gan
 from cscm77.measure.judge import judge_of
 from cscm77.measure.samples import ask_for_digits, generate, measure_samples
 from cscm77.report.evidence import as_text
-from cscm77.studies.results_file import (
-    CHECKPOINTS,
-    Study,
-    made_from,
-    provenance_of,
-    read_results,
-    run_command,
-    train_missing,
-)
+from cscm77.studies import results_file
+from cscm77.studies.results_file import quietly
 from cscm77.utils import arithmetic, keep_freed_memory, reset_seed, seeded
 from cscm77_helper import count_params, evaluate_vae, initialize_weights, run_a_gan, train_vae
 from vae import CVAE, VAE
 
-RESULTS = Path(__file__).resolve().with_name("comparison.json")
-STUDY = Study("python -m cscm77.studies.comparison", minutes=25, measures={"quality", "minutes"},
-              path=RESULTS, epochs=10, batch_size=128)
+STUDY = results_file.Study(
+    "python -m cscm77.studies.comparison", __doc__.partition("\n")[0], minutes=25,
+    path=Path(__file__).resolve().with_name("comparison.json"), measures={"quality", "minutes"},
+    summary=lambda row: (f"Frechet distance {row['quality']['frechet']:.2f}, "
+                         f"{row['minutes']:.1f} min"))
 SEEDS = (0, 1, 2)
 SAMPLES = 10_000
-PIXELS, LATENTS = 784, 15
+LATENTS = 15
 REAL = "training images"  # the row of what real images get
-AVERAGED = ", averaged"  # what a row's name ends with where the averaged generator drew
 ENDLESS = 10**9  # steps between two pictures: none is wanted
 
 
 class GAN(NamedTuple):
     """What makes one GAN another."""
 
-    discriminator: callable
-    generator: callable
-    d_loss: callable
-    g_loss: callable
+    networks: tuple  # functions that make D and G
+    losses: tuple  # of D and of G
     fraction_of_epochs: float = 1
     first_weights: callable = nn.Identity()  # handed to `apply`
 
 
 VAES = {"VAE": VAE, "CVAE": CVAE}
-GANS = {"FC-GAN": GAN(gan.discriminator, gan.generator,
-                      gan.discriminator_loss, gan.generator_loss),
-        "LS-GAN": GAN(gan.discriminator, gan.generator,
-                      gan.ls_discriminator_loss, gan.ls_generator_loss),
-        "DC-GAN": GAN(gan.build_dc_classifier, gan.build_dc_generator,
-                      gan.discriminator_loss, gan.generator_loss, 0.5, initialize_weights)}
+GANS = {"FC-GAN": GAN((gan.discriminator, gan.generator),
+                      (gan.discriminator_loss, gan.generator_loss)),
+        "LS-GAN": GAN((gan.discriminator, gan.generator),
+                      (gan.ls_discriminator_loss, gan.ls_generator_loss)),
+        "DC-GAN": GAN((gan.build_dc_classifier, gan.build_dc_generator),
+                      (gan.discriminator_loss, gan.generator_loss), 0.5, initialize_weights)}
 COLUMNS = {"frechet": ("Frechet", ".2f"), "kernel": ("kernel", ".1f"), "score": ("score", ".2f"),
            "uniformity": ("off uniform", ".3f"), "precision": ("precision", ".3f"),
            "recall": ("recall", ".3f"), "density": ("density", ".2f"),
@@ -77,12 +66,14 @@ TITLES = [*(title for title, _ in COLUMNS.values()), "-ELBO", "as asked", "param
 PANELS = slice(0, 6), slice(6, None)  # the columns that fit a page side by side
 
 
-def run_comparison(path, loaders, epochs=STUDY.epochs, *, fresh=False, again=()):
-    """Train the models that a file of results lacks; the DC-GAN has half the epochs.
+def training_name(model, seed):
+    """Name a training by its model and its seed."""
+    return f"{model}, seed {seed}"
 
-    The arguments and errors are those of `results_file.train_missing`.
-    """
-    judge = judge_of(loaders, CHECKPOINTS)
+
+def prepare(loaders, epochs):
+    """What the results are made from, and the trainings, as `results_file.run_command` wants."""
+    judge = judge_of(loaders, results_file.CHECKPOINTS)
     real = judge.read(loaders.test.dataset.images)
 
     def measured(samples):
@@ -92,43 +83,24 @@ def run_comparison(path, loaders, epochs=STUDY.epochs, *, fresh=False, again=())
         numbers = {name: round(value, 6) for name, value in quality.items()}
         return {**numbers, "classes": classes}, reading.labels
 
-    trainings = {REAL: (REAL, partial(_row_of_real_images, loaders, measured))}
+    def row_of_real_images():
+        return {"quality": measured(loaders.train.dataset.images[-SAMPLES:])[0], "minutes": 0}
+
+    trainings = {REAL: (REAL, row_of_real_images)}
     for seed in SEEDS:
         for model in (*VAES, *GANS):
             row_of, name = _row_of_vae if model in VAES else _row_of_gan, training_name(model, seed)
             trainings[name] = name, partial(row_of, model, seed, loaders, epochs, measured)
-    provenance = {**provenance_of(loaders, epochs, STUDY.batch_size),
-                  "judge's accuracy": round(judge.accuracy, 4)}
-    train_missing(STUDY, path, provenance, trainings, _summary, fresh=fresh, again=again)
-
-
-def training_name(model, seed):
-    """Name a training by its model and its seed."""
-    return f"{model}, seed {seed}"
-
-
-def _summary(row):
-    return row.get("error") or (f"Frechet distance {row['quality']['frechet']:.2f}, "
-                                f"{row['minutes']:.1f} min")
-
-
-def _row_of_real_images(loaders, measured):
-    images = loaders.train.dataset.images[-SAMPLES:]
-    return {"quality": measured(images)[0], "minutes": 0}
+    provenance = results_file.provenance_of(loaders, epochs)
+    return {**provenance, "judge's accuracy": round(judge.accuracy, 4)}, trainings
 
 
 def _row_of_vae(name, seed, loaders, epochs, measured):
     device, cond = loaders.train.dataset.pixels.device, name == "CVAE"
     reset_seed(seed)
-    model = VAES[name](PIXELS).to(device)
-    began = time.perf_counter()
-    try:
-        with redirect_stdout(io.StringIO()):
-            for epoch in range(epochs):
-                train_vae(epoch, model, loaders.train, cond=cond)
-    except FloatingPointError as error:
-        return {"error": str(error)}
-    minutes = round((time.perf_counter() - began) / 60, 2)
+    model = VAES[name](results_file.PIXELS).to(device)
+    _, minutes = quietly(lambda: [train_vae(epoch, model, loaders.train, cond=cond)
+                                  for epoch in range(epochs)])
     if cond:
         samples, asked = ask_for_digits(model.decoder, LATENTS, each=SAMPLES // 10, seed=seed)
     else:
@@ -143,21 +115,15 @@ def _row_of_vae(name, seed, loaders, epochs, measured):
 
 
 def _row_of_gan(name, seed, loaders, epochs, measured):
+    """A row of a GAN; the DC-GAN has half the epochs."""
     device, model = loaders.train.dataset.pixels.device, GANS[name]
     reset_seed(seed)
-    D, G = (make().to(device).apply(model.first_weights)
-            for make in (model.discriminator, model.generator))
-    solvers = gan.get_optimizer(D), gan.get_optimizer(G)
-    num_epochs = max(1, int(epochs * model.fraction_of_epochs))
-    began = time.perf_counter()
-    try:
-        with redirect_stdout(io.StringIO()), TemporaryDirectory() as folder:
-            history = run_a_gan(D, G, *solvers, model.d_loss, model.g_loss,
-                                Path(folder) / "gan.png", ENDLESS, STUDY.batch_size,
-                                num_epochs=num_epochs, loader_train=loaders.train)
-    except FloatingPointError as error:
-        return {"error": str(error)}
-    minutes = round((time.perf_counter() - began) / 60, 2)
+    D, G = (make().to(device).apply(model.first_weights) for make in model.networks)
+    with TemporaryDirectory() as folder:
+        history, minutes = quietly(lambda: run_a_gan(
+            D, G, gan.get_optimizer(D), gan.get_optimizer(G), *model.losses,
+            Path(folder) / "gan.png", ENDLESS, results_file.BATCH_SIZE,
+            num_epochs=max(1, int(epochs * model.fraction_of_epochs)), loader_train=loaders.train))
     with seeded(device, seed):
         noise = gan.sample_noise(SAMPLES, gan.NOISE_DIM, device=device)
     quality, averaged = (measured(generate(network, noise, low=-1))[0]
@@ -169,20 +135,14 @@ def _row_of_gan(name, seed, loaders, epochs, measured):
 # ---------------------------------------------------------------- the table
 
 
-def comparison_table(path=RESULTS):
-    """Set the comparison in a table of text: mean and standard deviation over the seeds.
-
-    Args:
-        path: of the file of results.
-
-    Raises:
-        FileNotFoundError, ResultsError: as `read_results` says.
-    """
-    made = read_results(STUDY, path)
+def comparison_table(path=STUDY.path):
+    """The comparison as a table of text; errors are those of `results_file.read_results`."""
+    made = results_file.read_results(STUDY, path)
     lines, notes = _lines_and_notes(made["results"])
     accuracy = made["provenance"].get("judge's accuracy", 0)
     return "\n".join([
-        f"{made_from(made, SEEDS)} (DC-GAN: half as many epochs); mean and sd over the seeds",
+        f"{results_file.made_from(made, SEEDS)} (DC-GAN: half as many epochs); "
+        "mean and sd over the seeds",
         f"{SAMPLES:,} samples against the test images, in the features of a judge that reads "
         f"{accuracy:.2%} of them",
         *(as_text("", TITLES[part], {name: line[part] for name, line in lines.items()}) + "\n"
@@ -198,7 +158,7 @@ def _lines_and_notes(results):
         notes += [f"{model}: {row['error']}" for row in rows.values() if row and "error" in row]
         notes += [f"{name}: not trained yet" for name, row in rows.items() if row is None]
         rows = [row for row in rows.values() if row and "error" not in row]
-        for samples, ending in (("quality", ""), ("averaged", AVERAGED)):
+        for samples, ending in (("quality", ""), ("averaged", ", averaged")):
             if any(samples in row for row in rows):
                 lines[model + ending] = _line(rows, samples)
     if REAL in results:
@@ -224,16 +184,13 @@ def _mean_and_sd(values, form):
     return f"{mean(values):{form}}" + (f" ± {stdev(values):{form}}" if len(values) > 1 else "")
 
 
-# ---------------------------------------------------------------- the command
-
-
 def main(arguments=None):
     """Run the command line; returns the exit status."""
     plt.switch_backend("agg")  # no window waits to be closed
     with arithmetic("medium", flush=True):  # as in the notebooks
         keep_freed_memory()
-        return run_command(STUDY, __doc__.partition("\n")[0], arguments, run_comparison,
-                           lambda path: [comparison_table(path)])
+        return results_file.run_command(STUDY, prepare, lambda path: [comparison_table(path)],
+                                        arguments)
 
 
 if __name__ == "__main__":

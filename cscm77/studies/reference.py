@@ -9,12 +9,11 @@ Axes: N images, D = 784 pixels.
 import math
 import sys
 import time
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from functools import partial
-from itertools import chain, pairwise, repeat
+from itertools import cycle, islice, pairwise
 from pathlib import Path
 from statistics import median
-from typing import NamedTuple
 
 import matplotlib.pyplot as plt
 import torch
@@ -27,10 +26,10 @@ from torchvision.datasets import MNIST
 from torchvision.transforms import ToTensor
 
 import gan
+from cscm77.studies.results_file import BATCH_SIZE, PIXELS
 from cscm77.utils import default_device, device_of
 from cscm77_helper import one_hot
 
-BATCH_SIZE, PIXELS = 128, 784
 WORKERS = 2  # processes that load images for the brief's loop
 WARM_UP = 3  # steps that are not timed
 SHOW_EVERY = 250  # steps, the brief's default
@@ -41,12 +40,7 @@ PRODUCTS = {"mm", "addmm", "bmm", "baddbmm", "convolution", "convolution_backwar
 
 
 class PILDigits(MNIST):
-    """torchvision's MNIST of bytes at hand; every image goes through PIL and `ToTensor`.
-
-    Args:
-        images: (N, 28, 28) uint8.
-        labels: (N,).
-    """
+    """torchvision's MNIST of bytes (N, 28, 28) at hand; each goes through PIL and `ToTensor`."""
 
     def __init__(self, images, labels):
         super(MNIST, self).__init__("", transform=ToTensor())  # MNIST's own would look for files
@@ -60,12 +54,9 @@ def reference_loader(images, labels):
 
 
 def train_as_in_the_brief(model, networks, batches):
-    """Train networks by the loop that the brief and its public solutions write.
+    """Train a model's [VAE], or [D, G], by the loop that the brief and public solutions write.
 
-    Args:
-        model: "vae", "cvae", "fc-gan" or "dc-gan".
-        networks: [VAE], or [D, G].
-        batches: of (images (N, 1, 28, 28) in [0, 1], labels (N,)).
+    The batches are of (images (N, 1, 28, 28) in [0, 1], labels (N,)).
     """
     if model in ("vae", "cvae"):
         _brief_vae_epoch(*networks, batches, cond=model == "cvae")
@@ -113,11 +104,7 @@ def _brief_gan_epoch(D, G, batches):
 
 
 def show_images_as_axes(images):
-    """Draw images as the brief does: one pair of axes for each, in a new figure.
-
-    Args:
-        images: (N, ...) tensor of square pictures.
-    """
+    """Draw images (N, ...) as the brief does: one pair of axes for each, in a new figure."""
     images = images.reshape(len(images), -1).numpy()
     columns, side = (math.ceil(math.sqrt(length)) for length in images.shape)
     plt.figure(figsize=(columns, columns))
@@ -135,22 +122,11 @@ def show_images_as_axes(images):
 # ---------------------------------------------------------------- the floor: a step's own products
 
 
-class Product(NamedTuple):
-    """A call of torch that multiplies matrices or convolves, with the operands it was given."""
-
-    function: callable  # of torch.ops.aten
-    operands: tuple  # tensors, in whose strides transpositions and memory formats stay; numbers
-    options: dict
-
-    @property
-    def shapes(self):
-        """The shapes of the tensors among the operands."""
-        tensors = (operand for operand in self.operands if isinstance(operand, torch.Tensor))
-        return [tuple(tensor.shape) for tensor in tensors]
-
-
 class ProductRecorder(TorchDispatchMode):
-    """Keeps, in a `with` block, the products that are made there, backward passes included."""
+    """Keeps, in a `with` block, the products that are made there, backward passes included.
+
+    Each is a `partial` of torch.ops.aten: transpositions and memory formats stay in the strides.
+    """
 
     def __init__(self):
         super().__init__()
@@ -158,47 +134,36 @@ class ProductRecorder(TorchDispatchMode):
 
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
         """Make any call of torch as it is; keep it if it is a product."""
-        kwargs = kwargs or {}
         if function.overloadpacket.__name__ in PRODUCTS:
             operands = tree_map_only(torch.Tensor, torch.Tensor.detach, args)
-            self.products.append(Product(function, operands, kwargs))
-        return function(*args, **kwargs)
+            self.products.append(partial(function, *operands, **(kwargs or {})))
+        return function(*args, **(kwargs or {}))
 
 
 class RecordedBatches:
-    """A few batches of a loader; `products` are those of the step on one of them.
+    """Four batches of a loader, or its few again; `products` are those of the step on the third.
 
     The step is no early one: the first draws samples too, and a loop may look one batch ahead.
-
-    Args:
-        loader: a `DataLoader`; begun again where it has too few batches.
     """
 
     def __init__(self, loader):
         self.loader, self.dataset, self.recorder = loader, loader.dataset, ProductRecorder()
-
-    @property
-    def products(self):
-        """The `Product`s of one step, in their order."""
-        return self.recorder.products
+        self.products = self.recorder.products
 
     def __len__(self):
         return 4
 
     def __iter__(self):
-        batches = chain.from_iterable(repeat(self.loader))
-        yield next(batches)
-        yield next(batches)
-        with self.recorder:
-            yield next(batches)
-        yield next(batches)
+        for step, batch in enumerate(islice(cycle(self.loader), len(self))):
+            with self.recorder if step == 2 else nullcontext():
+                yield batch
 
 
 @torch.no_grad()
 def multiply_again(products):
     """Make the products of a step again, one after another; what comes out is thrown away."""
-    for function, operands, options in products:
-        function(*operands, **options)
+    for product in products:
+        product()
 
 
 def recorded(step):
@@ -215,12 +180,7 @@ def recorded(step):
 
 
 def time_products(products, repeats):
-    """The median seconds of a step's products alone.
-
-    Args:
-        products: of `RecordedBatches`.
-        repeats: how often they are made and timed.
-    """
+    """The median seconds of a step's products alone, made so often."""
     again = recorded(partial(multiply_again, products))
     moments = []
     for _ in range(WARM_UP + repeats):
@@ -243,28 +203,18 @@ def now():
 
 def intervals(moments):
     """The seconds between each `now()` and the next."""
-    return [_seconds(before, after) for before, after in pairwise(moments)]
-
-
-def _seconds(start, end):
-    if isinstance(start, torch.cuda.Event):
-        end.synchronize()
-        return start.elapsed_time(end) / 1000
-    return end - start
+    if default_device().type == "cpu":
+        return [end - start for start, end in pairwise(moments)]
+    moments[-1].synchronize()
+    return [start.elapsed_time(end) / 1000 for start, end in pairwise(moments)]
 
 
 class TimedBatches:
-    """The first batches of a loader; notes when each is asked for, and when one more is.
-
-    Args:
-        loader: a `DataLoader`.
-        steps: the most batches to hand out; all of the loader's when not given.
-    """
+    """The first batches of a loader, or all; `asked`: when each was asked for, and one more."""
 
     def __init__(self, loader, steps=None):
-        self.loader, self.dataset = loader, loader.dataset
+        self.loader, self.dataset, self.asked = loader, loader.dataset, []
         self.steps = len(loader) if steps is None else min(steps, len(loader))
-        self.asked = []  # moments
 
     def __len__(self):
         return self.steps
@@ -278,19 +228,16 @@ class TimedBatches:
 
 
 def peak_memory():
-    """The most memory that this process held so far, in GiB; None where the system does not tell.
-
-    On a GPU that is the device's memory in tensors.
-    """
+    """The most GiB that this process held so far, on a GPU in tensors there; None if unknown."""
     if default_device().type == "cuda":
         return torch.cuda.max_memory_allocated() / 2**30
     with suppress(OSError):  # the file is Linux's; what getrusage tells there can be the parent's
         for line in Path("/proc/self/status").read_text().splitlines():
             if line.startswith("VmHWM:"):
                 return int(line.split()[1]) / 2**20  # from KiB
-    try:
+    with suppress(ImportError):  # on Windows
         import resource
-    except ImportError:  # Windows
-        return None
-    unit = 2**30 if sys.platform == "darwin" else 2**20
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
+
+        unit = 2**30 if sys.platform == "darwin" else 2**20
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
+    return None

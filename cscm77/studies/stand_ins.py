@@ -5,16 +5,16 @@
 Takes some minutes without a GPU: two judges are trained, each on 60,000 digits.
 """
 
-import argparse
+import sys
 import time
+from functools import partial
 
 import torch
 
-from cscm77.data.loaders import Digits, mnist_loaders
-from cscm77.data.mnist import MNISTUnavailable
+from cscm77.data.loaders import Digits
 from cscm77.data.strokes import stand_in_digits
 from cscm77.measure.judge import EPOCHS, Judge, train_judge
-from cscm77.utils import default_device
+from cscm77.studies.results_file import exit_status, image_parser, load_images
 
 MNIST_MEAN, MNIST_SD = 0.1307, 0.3081  # of the training pixels on the scale [0, 1]
 
@@ -33,12 +33,7 @@ def number_of_twins(pixels):
 
 
 def shares_read(learnt_from, tested_on):
-    """The shares of the pictures that a judge reads right, in [0, 1]: of the digits 0 to 9, of all.
-
-    Args:
-        learnt_from: `Digits` that the judge is trained on.
-        tested_on: `Digits` that it reads.
-    """
+    """The shares of `Digits`, of 0 to 9 and of all, that a judge which learnt from others reads."""
     judge = Judge().to(learnt_from.pixels.device)
     train_judge(judge, learnt_from)
     labels = tested_on.labels.cpu()
@@ -47,34 +42,35 @@ def shares_read(learnt_from, tested_on):
 
 
 def read_both_ways(stand_ins, mnist):
-    """What judges of the one read in the other: {which way: `shares_read`}.
-
-    Args:
-        stand_ins: (training, test) `Digits`.
-        mnist: the same of MNIST.
-    """
+    """What judges of the one read in the other, both (training, test): {way: `shares_read`}."""
     return {"stand-ins, MNIST": shares_read(stand_ins[0], mnist[1]),
             "MNIST, stand-ins": shares_read(mnist[0], stand_ins[1])}
 
 
 def main(arguments=None):
+    """Run the command line; returns the exit status."""
+    return exit_status(partial(run, parse(arguments)), "what was measured is not kept")
+
+
+def parse(arguments):
+    """Read the command line."""
+    parser = image_parser("python -m cscm77.studies.stand_ins", run.__doc__)
+    return parser.parse_args(arguments)
+
+
+def run(options):
     """Measure the stand-in digits against MNIST."""
-    parser = argparse.ArgumentParser("python -m cscm77.studies.stand_ins", description=main.__doc__)
-    parser.add_argument("--mnist", metavar="DIR", help="MNIST's folder; else as for the notebooks")
-    folder, device = parser.parse_args(arguments).mnist, default_device()
-    try:
-        mnist = mnist_loaders(num_val=0, root=folder, source="mnist", device=device)
-    except MNISTUnavailable as error:
-        raise SystemExit(str(error)) from None
-    start = time.perf_counter()
-    drawn = stand_in_digits(device=device)
+    loaders = load_images(options, num_val=0, source="mnist")
+    mnist, start = (loaders.train.dataset, loaders.test.dataset), time.perf_counter()
+    drawn = stand_in_digits(device=mnist[0].pixels.device)
     pixels = torch.cat([pixels for pixels, _ in drawn])
     print(f"drawn: {len(pixels):,} digits, seed 0, {time.perf_counter() - start:.1f} s")
     print(f"equal to another: {number_of_twins(pixels)}")
     print("pixel mean, sd: {:.4f}, {:.4f}".format(*mean_and_sd(drawn[0][0])),
           f"(MNIST {MNIST_MEAN}, {MNIST_SD})")
-    stand_ins = [Digits(*part, "stand-in digits", device) for part in drawn]
-    results = read_both_ways(stand_ins, (mnist.train.dataset, mnist.test.dataset))
+    n, device = options.images, mnist[0].pixels.device
+    stand_ins = [Digits(x[:n], labels[:n], "stand-in digits", device) for x, labels in drawn]
+    results = read_both_ways(stand_ins, mnist)
     print(f"read right by judges of {EPOCHS} epochs, seed 0:")
     print("learnt from, tested on" + "".join(f"{digit:>7}" for digit in [*range(10), "all"]))
     for way, (*digits, total) in results.items():
@@ -82,4 +78,4 @@ def main(arguments=None):
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -48,32 +48,22 @@ def strokes(monkeypatch):
 @pytest.fixture
 def serve(files, monkeypatch):
     """A function that starts a mirror for each fault (None for a good one) and names them."""
-    running = []
+    running, download = [], mnist._download
 
     def start(*faults):
         running.extend(mirror.Mirror(files, fault) for fault in faults)
         monkeypatch.setattr(mnist, "mirrors", lambda: [server.url for server in running])
         return running
 
+    def impatient(url, most):  # with the servers that make us wait, and with those alone
+        server, = (server for server in running if url.startswith(server.url))
+        limit = mirror.LIMITS.get(server.fault)
+        with pytest.MonkeyPatch.context() as patch:
+            if limit:
+                patch.setattr(mnist, limit, 0.2)
+            return download(url, most)
+
+    monkeypatch.setattr(mnist, "_download", impatient)
     yield start
     for server in running:
         server.__exit__()
-
-
-@pytest.fixture
-def hurry(monkeypatch):
-    """A function that lowers one time limit while the client talks to certain servers alone."""
-    patient = mnist._download
-
-    def with_servers(limit, servers):
-        usual = getattr(mnist, limit)
-
-        def impatient(url, most):
-            slow = any(url.startswith(server.url) for server in servers)
-            setattr(mnist, limit, 0.2 if slow else usual)
-            return patient(url, most)
-
-        monkeypatch.setattr(mnist, limit, usual)  # so that it is put back in the end
-        monkeypatch.setattr(mnist, "_download", impatient)
-
-    return with_servers

@@ -2,15 +2,16 @@
 
 import errno
 import itertools
+import multiprocessing
 import os
 import random
-import sys
+from pathlib import Path
 
 import mirror
 import numpy
 import pytest
 import torch
-from tiny import NAMES, NOISE_TEST, NOISE_TRAIN, assert_is_mnist, load, noise, place, tree
+from tiny import NAMES, NOISE_TEST, NOISE_TRAIN, assert_is_mnist, failing, load, noise, place, tree
 from torch.utils.data import ConcatDataset, DataLoader, Subset, WeightedRandomSampler, random_split
 from torchvision.datasets import MNIST
 from torchvision.datasets.mnist import read_image_file, read_label_file
@@ -21,8 +22,7 @@ from cscm77.data import loaders as data
 from cscm77.data import mnist
 from cscm77.data.loaders import Digits, checked_batches, full_batches, gather
 
-TRAIN_IMAGES, TRAIN_LABELS, TEST_IMAGES, TEST_LABELS = NAMES
-not_on_windows = pytest.mark.skipif(sys.platform == "win32", reason="there is no fork")
+TRAIN_IMAGES, TRAIN_LABELS, _, TEST_LABELS = NAMES
 
 
 def assert_equal(batches, others):
@@ -53,16 +53,29 @@ def digits():
 
 # Batches ------------------------------------------------------------------------------------------
 
+def assert_in_the_order_of_the_stock_loader(ours, folder, images, batches):
+    stock = Subset(MNIST(folder, transform=ToTensor()), range(images))
+    epochs = []
+    for loader in ours, DataLoader(stock, ours.batch_size, shuffle=True, drop_last=True):
+        assert len(loader) == images // ours.batch_size
+        torch.manual_seed(0)
+        taken = [*itertools.islice(itertools.chain(loader, loader), batches)]
+        epochs.append([*taken, (torch.rand(3), torch.rand(3))])
+    assert_equal(*epochs)
+
+
 @pytest.mark.parametrize("num_val", [0, 10])
 def test_batches_come_in_the_order_of_the_stock_loader(files, tmp_path, num_val):
     place(files, tmp_path / "MNIST" / "raw")
-    stock = Subset(MNIST(tmp_path, transform=ToTensor()), range(NOISE_TRAIN - num_val))
-    epochs = []
-    for loader in (load(root=tmp_path, num_val=num_val).train,
-                   DataLoader(stock, 8, shuffle=True, drop_last=True)):
-        torch.manual_seed(0)
-        epochs.append([*loader, *loader, (torch.rand(3), torch.rand(3))])
-    assert_equal(*epochs)
+    ours = load(root=tmp_path, num_val=num_val).train
+    assert_in_the_order_of_the_stock_loader(ours, tmp_path, NOISE_TRAIN - num_val, None)
+
+
+def test_real_mnist_in_the_order_of_the_stock_loader(real_mnist, tmp_path):
+    files, _ = mnist.read_mnist([("here", Path(real_mnist))])  # in whatever layout
+    place(dict(zip(NAMES, files, strict=True)), tmp_path / "MNIST" / "raw")
+    ours = data.mnist_loaders(root=real_mnist, device="cpu", source="mnist").train
+    assert_in_the_order_of_the_stock_loader(ours, tmp_path, 55_000, batches=5)
 
 
 def test_making_loaders_draws_no_random_number(files, tmp_path, strokes):
@@ -83,62 +96,40 @@ def test_validation_and_test_keep_their_order_and_leave_the_generator_alone(load
     assert torch.equal(before, torch.get_rng_state())
 
 
-def test_a_batch_and_a_single_image(loaders):
-    x, y = next(iter(loaders.train))
-    assert x.shape == (8, 1, 28, 28) and x.dtype == torch.float32 and 0 <= x.min() and x.max() <= 1
-    assert y.shape == (8,) and y.dtype == torch.int64
-    x, y = loaders.train.dataset[3]
-    assert x.shape == (1, 28, 28) and y.shape == ()
-    assert len(loaders.train) == 6 and len(loaders.train.dataset) == 50
-
-
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
 def test_pixels_are_the_same_on_a_gpu(loaders, tmp_path):
     for here, there in zip(loaders, load(root=tmp_path, device="cuda"), strict=True):
         assert there.dataset.images.is_cuda and there.dataset.labels.is_cuda
         assert torch.equal(here.dataset.images, there.dataset.images.cpu())
-        for (x, y), (their_x, their_y) in zip(here, there, strict=True):
-            assert x.shape == their_x.shape and y.shape == their_y.shape
+        assert [x.shape for x, _ in here] == [x.shape for x, _ in there]
 
 
-def test_another_default_dtype_changes_nothing(loaders, tmp_path):
-    torch.set_default_dtype(torch.float64)
-    try:
-        assert_equal(load(root=tmp_path).test, loaders.test)
-    finally:
-        torch.set_default_dtype(torch.float32)
-
-
-def test_without_validation_images_that_loader_is_empty(loaders, tmp_path):
-    loaders = load(root=tmp_path, num_val=0)
-    assert len(loaders.train.dataset) == NOISE_TRAIN
-    assert len(loaders.val) == 0 and list(loaders.val) == []
-
-
-@pytest.mark.parametrize("limit, sizes", [(20, [20, 10, 20]), (8, [8, 8, 8]), (1000, [50, 10, 25])])
-def test_the_number_of_images_can_be_limited(files, tmp_path, monkeypatch, limit, sizes):
-    monkeypatch.setenv("CSCM77_IMAGES", str(limit))
+def test_another_default_dtype_and_numpys_numbers_change_nothing(
+        files, tmp_path, double_by_default):
     place(files, tmp_path)
-    loaders = load(root=tmp_path)
+    again = load(root=tmp_path, batch_size=numpy.int64(8), num_val=numpy.int32(10))
+    assert_is_mnist(again)
+    assert next(iter(again.test))[0].dtype == torch.float32
+
+
+@pytest.mark.parametrize("limit, num_val, sizes", [
+    ("20", 10, [20, 10, 20]), ("8", 10, [8, 8, 8]), ("99", 10, [50, 10, 25]), ("", 0, [60, 0, 25])])
+def test_the_numbers_of_images(files, tmp_path, monkeypatch, limit, num_val, sizes):
+    monkeypatch.setenv("CSCM77_IMAGES", limit)
+    place(files, tmp_path)
+    loaders = load(root=tmp_path, num_val=num_val)
     assert [len(loader.dataset) for loader in loaders] == sizes
+    assert len(loaders.val) == len(list(loaders.val)) == (sizes[1] + 7) // 8
     labels = noise(NOISE_TRAIN, 1)[1]
     assert torch.equal(loaders.train.dataset.labels, labels[:sizes[0]])
-    assert torch.equal(loaders.val.dataset.labels, labels[50:50 + sizes[1]])
+    assert torch.equal(loaders.val.dataset.labels, labels[60 - num_val:][:sizes[1]])
 
 
 # Our data in other hands --------------------------------------------------------------------------
 
-def test_torch_collates_the_same_batches_from_our_data(digits):
-    ours, theirs = DataLoader(digits, 4, collate_fn=gather), DataLoader(digits, 4)
-    assert_equal(ours, theirs)
-    assert_equal(ours, [(torch.stack([digits[i][0] for i in rows]), digits.labels[rows])
-                        for rows in torch.arange(10).split(4)])
-
-
 def test_our_loaders_and_their_subsets_index_once_a_batch(digits, monkeypatch):
-    calls = []
-    batch = Digits.batch
-    monkeypatch.setattr(Digits, "batch", lambda *args: calls.append(args) or batch(*args))
+    calls, take = [], Digits.__getitems__
+    monkeypatch.setattr(Digits, "__getitems__", lambda *args: calls.append(args) or take(*args))
     monkeypatch.setattr(Digits, "__getitem__", None)
     for held in (digits, Subset(digits, range(8))):
         assert len(list(DataLoader(held, 4, collate_fn=gather))) == (len(held) + 3) // 4
@@ -151,23 +142,27 @@ def test_a_sequence_of_samples_is_like_a_list(digits):
     assert_equal([samples[1], samples[-1], *samples], [digits[i] for i in (2, 7, 4, 2, 7)])
 
 
-@pytest.mark.parametrize("collate_fn", [gather, None], ids=["ours", "torch's"])
-def test_parts_and_mixtures_of_our_data(digits, collate_fn):
+by_either = pytest.mark.parametrize("collate_fn", [gather, None], ids=["ours", "torch's"])
+
+
+@by_either
+def test_our_data_parts_and_mixtures_of_it(digits, collate_fn):
     first, second = random_split(digits, [6, 4])
-    last = Subset(digits, range(-3, 0))
-    both = ConcatDataset([first, second])
-    for part, rows in ((first, first.indices), (second, second.indices), (last, [7, 8, 9]),
-                       (both, first.indices + second.indices)):
-        assert_equal(DataLoader(part, 20, collate_fn=collate_fn),
-                     [(digits.images[rows], digits.labels[rows])])
+    for part, rows in ((digits, range(10)), (first, first.indices), (second, second.indices),
+                       (Subset(digits, range(-3, 0)), [7, 8, 9]),
+                       (ConcatDataset([first, second]), first.indices + second.indices)):
+        assert_equal(DataLoader(part, 4, collate_fn=collate_fn),
+                     [(digits.images[few], digits.labels[few])
+                      for few in torch.tensor(rows).split(4)])
     weighted = WeightedRandomSampler([0.0] * 9 + [1.0], 6)
     (x, y), = DataLoader(digits, 6, sampler=weighted, collate_fn=collate_fn)
     assert torch.equal(x, digits.images[9:].expand(6, 1, 28, 28))
     assert (y == digits.labels[9]).all()
 
 
-@pytest.mark.parametrize("collate_fn", [gather, None], ids=["ours", "torch's"])
-@pytest.mark.parametrize("start", [pytest.param("fork", marks=not_on_windows), "spawn"])
+@by_either
+@pytest.mark.parametrize("start", [
+    name for name in ("fork", "spawn") if name in multiprocessing.get_all_start_methods()])
 @pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")  # of Python 3.12's fork
 def test_a_worker_loads_our_data(digits, start, collate_fn):
     worked = DataLoader(digits, 4, num_workers=1, multiprocessing_context=start,
@@ -177,40 +172,30 @@ def test_a_worker_loads_our_data(digits, start, collate_fn):
 
 # What is refused ----------------------------------------------------------------------------------
 
-@pytest.mark.parametrize("options, expected, found", [
-    ({"batch_size": 0}, "batch_size: expected a whole number from 1 to 50,", "found 0"),
-    ({"batch_size": 51}, "batch_size: expected a whole number from 1 to 50", "found 51"),
-    ({"batch_size": 8.0}, "batch_size: expected a whole number", "found 8.0"),
-    ({"batch_size": True}, "batch_size: expected a whole number", "found True"),
-    ({"num_val": -1}, "num_val: expected a whole number from 0 to 59", "found -1"),
-    ({"num_val": 60}, "num_val: expected a whole number from 0 to 59", "found 60"),
-    ({"source": "cifar"}, "source: expected one of auto, mnist, strokes", "found 'cifar'"),
-    ({"device": "gpu"}, "device: expected 'cpu', or 'cuda' where there is one", "found 'gpu'"),
-    ({"device": "cuda:99"}, "device: expected 'cpu', or 'cuda' where there is", "found 'cuda:99'"),
+@pytest.mark.parametrize("options, message", [
+    ({"batch_size": 0}, "batch_size: expected a whole number from 1 to 50, found 0"),
+    ({"batch_size": 51}, "batch_size: expected a whole number from 1 to 50, found 51"),
+    ({"batch_size": 8.0}, "batch_size: expected a whole number from 1 to 50, found 8.0"),
+    ({"batch_size": True}, "batch_size: expected a whole number from 1 to 50, found True"),
+    ({"num_val": -1}, "num_val: expected a whole number from 0 to 59, found -1"),
+    ({"num_val": 60}, "num_val: expected a whole number from 0 to 59, found 60"),
+    ({"source": "cifar"}, "source: expected one of auto, mnist, strokes, found 'cifar'"),
+    ({"device": "gpu"}, "device: expected 'cpu', or 'cuda' where there is one, found 'gpu'"),
+    ({"device": "cuda:99"}, "device: expected 'cpu', or 'cuda' .*, found 'cuda:99'"),
 ])
-def test_a_setting_that_makes_no_sense(files, options, expected, found):
-    with pytest.raises(ValueError) as error:
+def test_a_setting_that_makes_no_sense(files, options, message):
+    with pytest.raises(ValueError, match=f"^{message}"):
         load(**options)
-    assert expected in str(error.value) and found in str(error.value)
 
 
-def test_numpys_whole_numbers_are_whole_numbers(loaders, tmp_path):
-    again = load(root=tmp_path, batch_size=numpy.int64(8), num_val=numpy.int32(10))
-    assert_equal(again.val, loaders.val)
-
-
-@pytest.mark.parametrize("name, value", [
-    ("CSCM77_IMAGES", "0"), ("CSCM77_IMAGES", "-5"), ("CSCM77_IMAGES", "many"),
-    ("CSCM77_IMAGES", "1.5"), ("CSCM77_SOURCE", "cifar")])
-def test_an_environment_variable_that_makes_no_sense(files, monkeypatch, name, value):
+@pytest.mark.parametrize("name, value, message", [
+    *(("CSCM77_IMAGES", value, f"CSCM77_IMAGES: expected a positive whole number, found '{value}'")
+      for value in ("0", "-5", "many", "1.5")),
+    ("CSCM77_IMAGES", "7", "batch_size: expected a whole number from 1 to 7, found 8"),
+    ("CSCM77_SOURCE", "cifar", "CSCM77_SOURCE: expected one of auto, .*, found 'cifar'")])
+def test_an_environment_variable_that_makes_no_sense(files, monkeypatch, name, value, message):
     monkeypatch.setenv(name, value)
-    with pytest.raises(ValueError, match=rf"{name}: expected .*, found '{value}'"):
-        load()
-
-
-def test_a_limit_below_the_batch_size(files, monkeypatch):
-    monkeypatch.setenv("CSCM77_IMAGES", "7")
-    with pytest.raises(ValueError, match="batch_size: expected .* from 1 to 7, .*found 8"):
+    with pytest.raises(ValueError, match=message):
         load()
 
 
@@ -218,18 +203,17 @@ def of_sizes(*sizes):
     return [(torch.rand(size, 1, 28, 28), torch.zeros(size)) for size in sizes]
 
 
-@pytest.mark.parametrize("sizes, taken", [([4, 4], 2), ([4], 1), ([4, 4, 1], 2)])
-def test_only_a_last_batch_may_be_shorter(sizes, taken):
-    assert len(list(full_batches(of_sizes(*sizes), 4))) == taken
-
-
 @pytest.mark.parametrize("sizes, taken, found", [
+    ([4, 4], 2, None), ([4], 1, None), ([4, 4, 1], 2, None),
     ([8, 8], 0, 8), ([2, 2], 0, 2), ([4, 3, 4], 1, 3), ([100, 100, 4], 0, 100), ([2], 0, 2)])
-def test_batches_of_another_size_are_refused(sizes, taken, found):
+def test_only_a_last_batch_may_be_shorter_and_none_longer(sizes, taken, found):
     batches = full_batches(of_sizes(*sizes), 4)
     assert len(list(itertools.islice(batches, taken))) == taken
-    with pytest.raises(ValueError, match=f"batch_size: expected batches of 4 .* one of {found}$"):
-        next(batches)
+    if found is None:
+        assert list(batches) == []
+    else:
+        with pytest.raises(ValueError, match=f"^batch_size: expected batches .* of {found}$"):
+            next(batches)
 
 
 def test_no_batch_is_read_before_it_is_needed():
@@ -269,16 +253,13 @@ def test_what_is_no_batch_is_refused(batch, message):
         next(checked_batches([batch]))
 
 
-def test_a_collate_of_the_users_own_is_looked_at(digits):
+def test_values_are_looked_at_unless_they_are_ours(digits, monkeypatch):
     def doubled(samples):
         x, y = gather(samples)
         return 2 * x, y
 
     with pytest.raises(ValueError, match=r"images: expected values in \[0, 1\], found 0 to 2"):
         next(checked_batches(DataLoader(digits, 4, collate_fn=doubled)))
-
-
-def test_images_of_our_own_are_not_read_again(digits, monkeypatch):
     monkeypatch.setattr(data, "check_images", None)  # it would wait for a GPU
     for collate_fn in (gather, None):
         assert len(list(checked_batches(DataLoader(digits, 4, collate_fn=collate_fn)))) == 3
@@ -315,7 +296,7 @@ def test_a_loader_is_accepted_without_drawing_from_it(loaders, digits):
 # Stand-in digits ----------------------------------------------------------------------------------
 
 def test_without_mnist_a_banner_and_stand_ins(files, strokes, home, serve, capsys):
-    servers = serve(mirror.forbidden, mirror.web_page)
+    servers = serve(*(mirror.FAULTS[name][0] for name in ("forbidden", "web page")))
     assert_is_stand_in(load())
     said = capsys.readouterr()
     assert "THESE ARE STAND-IN DIGITS, NOT MNIST" in said.out and said.err == ""
@@ -364,10 +345,7 @@ def test_kept_stand_ins_of_another_format_are_drawn_again(files, strokes, home, 
 @pytest.mark.parametrize("function", ["replace", "fsync"])
 def test_stand_ins_that_cannot_be_kept_stay_in_memory(
         files, strokes, home, monkeypatch, capsys, function):
-    def no_space(*_):
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    monkeypatch.setattr(os, function, no_space)
+    monkeypatch.setattr(os, function, failing(errno.ENOSPC))
     assert_is_stand_in(load())
     kept = home / data.STROKES_FOLDER
     assert f"They cannot be kept in {kept} (No space left on device)" in capsys.readouterr().out

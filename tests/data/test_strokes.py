@@ -17,10 +17,10 @@ def images():
     return strokes.write_digits(LABELS, seed=3)
 
 
-def test_form(images):
-    assert images.shape == (5000, 28, 28)
-    assert images.dtype == torch.uint8
+def test_form_and_no_two_pictures_equal(images):
+    assert images.shape == (5000, 28, 28) and images.dtype == torch.uint8
     assert images.amin() == 0 and images.amax() == 255
+    assert len({image.tobytes() for image in images.numpy()}) == len(images)
     assert strokes.write_digits(torch.tensor([], dtype=torch.int64)).shape == (0, 28, 28)
 
 
@@ -50,10 +50,6 @@ def test_pixels_are_as_bright_as_mnist(images):
     brightness = images.double() / 255
     assert brightness.mean().item() == pytest.approx(0.1307, rel=0.1)
     assert brightness.std().item() == pytest.approx(0.3081, rel=0.1)
-
-
-def test_no_two_pictures_are_equal(images):
-    assert len({image.tobytes() for image in images.numpy()}) == len(images)
 
 
 def test_ink_matches_a_loop_over_pixels_and_points():
@@ -100,6 +96,7 @@ def test_bad_labels(labels, found):
 
 
 def test_stand_in_digits_have_mnists_balance(monkeypatch):
+    assert (sum(strokes.TRAIN_COUNTS), sum(strokes.TEST_COUNTS)) == (60_000, 10_000)
     monkeypatch.setattr(strokes, "TRAIN_COUNTS", tuple(range(10, 20)))
     monkeypatch.setattr(strokes, "TEST_COUNTS", tuple(range(10, 20)))
     (train, train_labels), (test, test_labels) = strokes.stand_in_digits(seed=1)
@@ -111,11 +108,6 @@ def test_stand_in_digits_have_mnists_balance(monkeypatch):
     assert len({image.tobytes() for image in torch.cat([train, test]).numpy()}) == 290
 
 
-def test_counts_add_up_to_mnist():
-    assert sum(strokes.TRAIN_COUNTS) == 60_000
-    assert sum(strokes.TEST_COUNTS) == 10_000
-
-
 def test_importing_loads_no_more_than_torch():
     code = ("import sys, torch; had = set(sys.modules); import cscm77.data.strokes; "
             "print({'torchvision', 'matplotlib', 'argparse', 'cscm77.data.loaders'} "
@@ -125,11 +117,6 @@ def test_importing_loads_no_more_than_torch():
     assert result.stdout == "set()\n"
 
 
-def test_another_default_dtype_draws_the_same_and_stays(images):
-    torch.set_default_dtype(torch.float64)
-    try:
-        again = strokes.write_digits(LABELS[:300], seed=3)
-        assert torch.get_default_dtype() == torch.float64
-    finally:
-        torch.set_default_dtype(torch.float32)
-    assert torch.equal(again, strokes.write_digits(LABELS[:300], seed=3))
+def test_another_default_dtype_draws_the_same_and_stays(images, double_by_default):
+    again = strokes.write_digits(LABELS, seed=3)
+    assert torch.equal(again, images) and torch.get_default_dtype() == torch.float64

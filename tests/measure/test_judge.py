@@ -6,6 +6,7 @@ import torch
 from cscm77.data.loaders import mnist_loaders
 from cscm77.measure import judge as module
 from cscm77.measure.judge import FEATURES, Judge, judge_of, train_judge
+from cscm77.utils import arithmetic
 
 
 @pytest.fixture
@@ -29,18 +30,14 @@ def test_it_is_trained_once_and_then_read(loaders, tmp_path, capsys):
     assert [path.name for path in (tmp_path / "judge").iterdir()] == ["300 of MNIST.pt"]
 
 
-def test_a_damaged_file_is_no_obstacle(loaders, tmp_path, capsys):
+def test_a_judge_whose_file_is_old_or_damaged_is_trained_again(
+        loaders, tmp_path, capsys, monkeypatch):
     judge_of(loaders, tmp_path)
     (tmp_path / "judge" / "300 of MNIST.pt").write_bytes(b"no checkpoint")
     judge_of(loaders, tmp_path)
-    assert capsys.readouterr().out.count("Training the judge") == 2
-
-
-def test_a_judge_of_an_older_version_is_trained_again(loaders, tmp_path, capsys, monkeypatch):
-    judge_of(loaders, tmp_path)
     monkeypatch.setattr(module, "VERSION", module.VERSION + 1)
     judge_of(loaders, tmp_path)
-    assert capsys.readouterr().out.count("Training the judge") == 2
+    assert capsys.readouterr().out.count("Training the judge") == 3
 
 
 def test_why_it_cannot_be_kept_is_said_in_words(loaders, tmp_path, capsys, full_disk):
@@ -75,11 +72,8 @@ def test_a_reading_has_features_and_probabilities_and_no_setting_changes_it(load
     torch.testing.assert_close(reading.probabilities.sum(1), torch.ones(101, dtype=torch.float64))
     assert torch.equal(reading.labels, reading.probabilities.argmax(1)) and judge.training
     monkeypatch.setattr(module, "CHUNK", 10)  # a ragged last batch of one
-    torch.set_float32_matmul_precision("medium")
-    try:
+    with arithmetic("medium"):
         again = judge.read(images.flatten(1))
-    finally:
-        torch.set_float32_matmul_precision("highest")
     torch.testing.assert_close(again.features, reading.features, rtol=1e-5, atol=1e-6)
 
 

@@ -23,31 +23,27 @@ def digits():
     return Digits(pictures, torch.arange(20) % 10, "MNIST", "cpu")
 
 
-def pixels(data):
-    return plt.imread(io.BytesIO(data))[..., 0]  # (height, width), of a grey picture
-
-
-def drawn(explorer):
-    """What is on the page."""
-    return torch.from_numpy(pixels(explorer.image.value))
+@pytest.fixture
+def explored(digits):
+    """The explorer of a VAE."""
+    return VAEExplorer(VAE(784, hidden_dim=16), digits, KL)
 
 
 def assert_drawn(explorer, latents):
     with torch.no_grad():
         expected = explorer.model.decoder(latents)[0, 0]
-    torch.testing.assert_close(drawn(explorer), expected.float(), atol=0.01, rtol=0)
+    shown = plt.imread(io.BytesIO(explorer.image.value))[..., 0]  # (height, width): it is grey
+    torch.testing.assert_close(torch.from_numpy(shown), expected.float(), atol=0.01, rtol=0)
 
 
-def test_the_most_used_latents_have_sliders(digits):
-    explored = VAEExplorer(VAE(784, hidden_dim=16), digits, KL)
+def test_the_most_used_latents_have_sliders(explored):
     assert explored.latents == [1, 3, 5, 6, 2]
     assert [slider.description for slider in explored.sliders][:2] == ["latent 1", "latent 3"]
     assert all((slider.min, slider.max) == (-3, 3) for slider in explored.sliders)
     assert explored.digit not in explored.page.children[1].children
 
 
-def test_a_slider_moves_its_latent_alone(digits):
-    explored = VAEExplorer(VAE(784, hidden_dim=16), digits, KL)
+def test_a_slider_moves_its_latent_alone(explored):
     z = explored.z.clone()
     explored.sliders[1].value = 2.5
     z[0, 3] = 2.5
@@ -55,8 +51,7 @@ def test_a_slider_moves_its_latent_alone(digits):
     assert_drawn(explored, z)
 
 
-def test_resample_draws_from_the_prior_and_the_sliders_follow(digits):
-    explored = VAEExplorer(VAE(784, hidden_dim=16), digits, KL)
+def test_resample_draws_from_the_prior_and_the_sliders_follow(explored):
     before, state = explored.z.clone(), torch.get_rng_state()
     explored.resample.click()
     assert not torch.equal(explored.z, before) and torch.equal(torch.get_rng_state(), state)
@@ -65,20 +60,17 @@ def test_resample_draws_from_the_prior_and_the_sliders_follow(digits):
     assert_drawn(explored, explored.z)
 
 
-def test_a_latent_outside_its_slider_stays_when_another_moves(digits):
-    explored = VAEExplorer(VAE(784, hidden_dim=16), digits, KL)
+def test_a_latent_outside_its_slider_stays_when_another_moves(explored):
     explored.z[0, 1] = 4.2
     explored._follow()
     explored.sliders[1].value = 1.0
     assert explored.sliders[0].value == 3 and explored.z[0, 1].item() == pytest.approx(4.2)
 
 
-def test_a_morph_goes_from_one_image_to_another(digits):
-    model = VAE(784, hidden_dim=16)
-    explored = VAEExplorer(model, digits, KL)
+def test_a_morph_goes_from_one_image_to_another(explored, digits):
     explored.first.value, explored.second.value = 4, 7
     with torch.no_grad():
-        mu, _ = model.encode(digits.images)
+        mu, _ = explored.model.encode(digits.images)
     for share in (0, 0.5, 1):
         explored.morph.value = share
         torch.testing.assert_close(explored.z[0], torch.lerp(mu[4], mu[7], share))
@@ -124,7 +116,7 @@ def test_what_is_drawn_does_not_depend_on_the_default_precision(digits):
     assert shown[0][0] == shown[1][0] and torch.equal(shown[0][1], shown[1][1])
 
 
-def test_a_gan_walks_between_two_noises(digits):
+def test_a_gan_walks_between_two_noises():
     generators = {"FC-GAN": gan.generator(), "DC-GAN": gan.build_dc_generator()}
     explored = GANExplorer(generators)
     first = explored.image.value
@@ -139,10 +131,9 @@ def test_a_gan_walks_between_two_noises(digits):
     assert generators["FC-GAN"].training
 
 
-def test_nothing_stacks_up(digits, monkeypatch):
+def test_nothing_stacks_up(explored, monkeypatch):
     shown = []
     monkeypatch.setattr(explorer, "display", shown.append)
-    explored = VAEExplorer(VAE(784, hidden_dim=16), digits, KL)
     image = explored.image
     explored.show()
     for value in torch.linspace(-3, 3, 50).tolist():

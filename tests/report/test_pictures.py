@@ -61,15 +61,12 @@ def test_tile_puts_every_image_where_a_loop_would(n, columns, rows_and_columns):
     np.testing.assert_array_equal(grid, expected)
 
 
-@pytest.mark.parametrize("images", [torch.rand(1, 784), torch.ones(1, 28, 28, dtype=torch.uint8)])
-def test_tile_takes_one_image_and_any_type(images):
-    assert pictures.tile(images).shape[0] >= 28
-
-
-@pytest.mark.parametrize("shape", [(0, 784), (4, 783), (4,), (4, 0)])
-def test_tile_refuses_what_is_no_square_picture(shape):
-    with pytest.raises(ValueError, match="found"):
-        pictures.tile(torch.rand(shape))
+def test_tile_takes_one_image_of_any_type_and_refuses_what_is_no_square_picture():
+    for images in (torch.rand(1, 784), torch.ones(1, 28, 28, dtype=torch.uint8)):
+        assert pictures.tile(images).shape == (28, 28)  # one image needs no gaps
+    for shape in ((0, 784), (4, 783), (4,), (4, 0)):
+        with pytest.raises(ValueError, match="N >= 1 and square pictures, found"):
+            pictures.tile(torch.rand(shape))
 
 
 def test_draw_digits_draws_one_image_with_its_title():
@@ -97,12 +94,9 @@ def test_interpolation_begins_and_ends_where_it_should():
     torch.testing.assert_close(points[:, 0], start)
     torch.testing.assert_close(points[:, 3], end)
     torch.testing.assert_close(points[:, 1], start + (end - start) / 3)
-
-
-@pytest.mark.parametrize("width, steps, words", [(4, 3, "one shape"), (3, 1, "steps: expected")])
-def test_interpolation_refuses_other_shapes_and_single_points(width, steps, words):
-    with pytest.raises(ValueError, match=words):
-        pictures.interpolate(torch.zeros(2, 3), torch.zeros(2, width), steps)
+    for other, steps, words in ((end[:, :4], 3, "one shape"), (end, 1, "steps: expected")):
+        with pytest.raises(ValueError, match=words):
+            pictures.interpolate(start, other, steps)
 
 
 def test_interpolation_keeps_the_type_whatever_the_default_is(double_by_default):
@@ -134,13 +128,17 @@ def test_gan_curves_have_a_panel_for_each_game_and_average_the_last_steps(steps,
     assert set(second.get_ydata()) == {2.0} and first.get_xdata()[-1] == steps - 1
 
 
-def test_a_picture_is_saved_with_its_folder(tmp_path, capsys):
+def test_a_picture_is_saved_with_its_folder_and_a_shown_one_is_freed(tmp_path, capsys):
     fig = pictures.draw_digits(torch.rand(4, 784))
     path = tmp_path / "a" / "b" / "picture.jpg"
     pictures.save_picture(fig, path)
     pictures.save_picture(fig, str(tmp_path / "no ending"))
     assert path.stat().st_size > 1000 and capsys.readouterr().out == ""
     assert plt.imread(tmp_path / "no ending.png").ndim == 3
+    pictures.save_picture(fig, tmp_path / "x.odd")
+    assert "not saved as x.odd: Format 'odd' is not supported" in capsys.readouterr().out
+    pictures.show_and_close(fig)
+    assert plt.get_fignums() == []
 
 
 def test_what_cannot_be_saved_is_said_in_words(tmp_path, capsys, full_disk):
@@ -150,16 +148,6 @@ def test_what_cannot_be_saved_is_said_in_words(tmp_path, capsys, full_disk):
         "The picture was not saved as x.png: No space left on device",
         "The animation was not saved as x.gif: No space left on device"]
     assert list(tmp_path.iterdir()) == []
-
-
-def test_a_format_that_there_is_not_is_said(tmp_path, capsys):
-    pictures.save_picture(pictures.draw_digits(torch.rand(4, 784)), tmp_path / "x.odd")
-    assert "not saved as x.odd: Format 'odd' is not supported" in capsys.readouterr().out
-
-
-def test_showing_frees_the_figure():
-    pictures.show_and_close(pictures.draw_digits(torch.rand(4, 784)))
-    assert plt.get_fignums() == []
 
 
 def test_probabilities_have_a_panel_for_each_game_and_the_line_of_guessing():

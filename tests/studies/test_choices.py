@@ -7,7 +7,6 @@ import json
 import random
 import re
 from contextlib import nullcontext
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -15,44 +14,16 @@ import torch
 from torch import nn
 
 import vae
-from cscm77.data.loaders import mnist_loaders
-from cscm77.measure.judge import Judge
 from cscm77.measure.latents import kl_of_latents
 from cscm77.studies import choices
-from cscm77.studies.choices import (
-    TRIALS,
-    Trial,
-    build,
-    main,
-    read_study,
-    study_curves,
-    study_made_from,
-    study_table,
-    train_trial,
-    training_name,
-)
+from cscm77.studies.choices import STUDY, TRIALS, Trial, build, main, train_trial, training_name
+from cscm77.studies.results_file import BATCH_SIZE, EPOCHS, read_results
 from cscm77.utils import arithmetic
 from cscm77_helper import evaluate_vae, train_vae
 
 TOP = Path(__file__).resolve().parents[2]
 SMALL = Trial("hidden size", "8", hidden_dim=8)
 GAINS = (vae.ENCODER_LABEL_GAIN, vae.DECODER_LABEL_GAIN)
-
-
-@pytest.fixture
-def judge(monkeypatch):
-    """A judge that was never taught: how well it reads is the affair of tests/measure."""
-    judge = Judge()
-    judge.accuracy = 0.75
-    monkeypatch.setattr(choices, "judge_of", lambda *_: judge)
-    return judge
-
-
-@pytest.fixture
-def loaders(tiny_mnist, monkeypatch):
-    """The first 256 images of each split: two steps an epoch."""
-    monkeypatch.setenv("CSCM77_IMAGES", "256")
-    return mnist_loaders(root=tiny_mnist, source="mnist", device="cpu")
 
 
 def linears(model):
@@ -177,9 +148,9 @@ def test_label_gains_scale_the_label_columns_alone(module_gain, monkeypatch):
 @pytest.mark.parametrize("trial", [
     Trial("", "", hidden_dim=16), Trial("", "", hidden_dim=16, precision="highest", seed=1),
     Trial("", "", "CVAE", 16, label_gains=GAINS)])
-def test_a_trial_is_the_notebooks_loop_bit_for_bit(trial, loaders):
-    row = train_trial(trial, loaders, 2, tested=True)
-    cond = trial.model == "CVAE"
+def test_a_trial_is_the_notebooks_loop_bit_for_bit(trial, few_images, judge):
+    loaders, cond = few_images, trial.model == "CVAE"
+    row = train_trial(trial, loaders, 2, (lambda: judge) if cond else pytest.fail, tested=True)
     with arithmetic(trial.precision):
         torch.manual_seed(trial.seed)
         model = getattr(vae, trial.model)(784, hidden_dim=16)
@@ -194,23 +165,19 @@ def test_a_trial_is_the_notebooks_loop_bit_for_bit(trial, loaders):
     assert row["test"]["loss"] == pytest.approx(parts, abs=1e-4)
     assert row["parameters"] == sum(p.numel() for p in model.parameters())
     assert row["latents_in_use"] == sum(nats > 0.01 for nats in kl.tolist())
+    if cond:  # how often it draws what it is asked for
+        assert 0 <= row["accuracy"] < 0.3 and row["judge's accuracy"] == 0.75
+    assert ("accuracy" in row) == cond
 
 
-def test_only_where_asked_are_test_images_looked_at(loaders):
-    row = train_trial(SMALL, loaders._replace(test=None), 1)
-    assert row.keys() == choices.STUDY.measures
-
-
-def test_a_judge_says_how_often_a_cvae_draws_what_it_is_asked_for(loaders, judge):
-    row = train_trial(Trial("", "", "CVAE", 8, label_gains=(1, 1)), loaders, 1, judge=lambda: judge)
-    assert 0 <= row["accuracy"] < 0.3 and row["judge's accuracy"] == 0.75
-    never = partial(pytest.fail, "a VAE needs no judge")
-    assert "accuracy" not in train_trial(SMALL, loaders, 1, judge=never)
+def test_only_where_asked_are_test_images_looked_at(few_images):
+    row = train_trial(SMALL, few_images._replace(test=None), 1, None)
+    assert row.keys() == STUDY.measures
 
 
 @pytest.mark.parametrize("fails", [False, True])
-def test_a_trial_prints_nothing_and_leaves_the_state_of_the_process(fails, loaders, monkeypatch,
-                                                                    capsys):
+def test_a_trial_prints_nothing_and_leaves_the_process_as_it_was(fails, few_images, monkeypatch,
+                                                                 capsys):
     def at(*arguments, **options):
         seen.append(torch.get_float32_matmul_precision())
         if fails:
@@ -222,7 +189,7 @@ def test_a_trial_prints_nothing_and_leaves_the_state_of_the_process(fails, loade
     random.seed(1)
     before = torch.get_rng_state(), random.getstate(), torch.get_float32_matmul_precision()
     with pytest.raises(RuntimeError, match="on the way") if fails else nullcontext():
-        train_trial(SMALL, loaders, 1)
+        train_trial(SMALL, few_images, 1, None)
     assert seen == ["medium"]
     assert torch.equal(torch.get_rng_state(), before[0])
     assert (random.getstate(), torch.get_float32_matmul_precision()) == before[1:]
@@ -233,13 +200,12 @@ def test_a_trial_prints_nothing_and_leaves_the_state_of_the_process(fails, loade
 
 
 def test_the_command_trains_each_distinct_trial_once_and_prints_every_table(
-        judge, tiny_mnist, tmp_path, monkeypatch, capsys):
+        judge, few_images, tiny_mnist, tmp_path, monkeypatch, capsys):
     few = (SMALL, SMALL._replace(name="12", hidden_dim=12),
            SMALL._replace(group="precision", name="medium, seed 0"),
            SMALL._replace(group="precision", name="highest, seed 0", precision="highest"),
            Trial("label gain", "2", model="CVAE", hidden_dim=8, label_gains=(2, 2)))
     monkeypatch.setattr(choices, "TRIALS", few)
-    monkeypatch.setenv("CSCM77_IMAGES", "256")  # set here, so that what main sets is put back too
     path = tmp_path / "few.json"
     failing = iter([None, FloatingPointError("epoch 0, step 7: the loss is nan"), None, None])
 
@@ -252,7 +218,7 @@ def test_the_command_trains_each_distinct_trial_once_and_prints_every_table(
     monkeypatch.setattr(choices, "train_vae", train_or_fail)
     arguments = ["--mnist", str(tiny_mnist), "--images", "256", "--output", str(path)]
     assert main([*arguments, "--epochs", "1"]) == 0
-    results = read_study(path)["results"]
+    results = read_results(STUDY, path)["results"]
     assert list(results) == [training_name(trial) for trial in (*few[:2], *few[3:])]
     assert ["test" in row for row in results.values()] == [True, False, True, False]
     assert results["VAE hidden_dim=12"] == {"error": "epoch 0, step 7: the loss is nan"}
@@ -260,16 +226,14 @@ def test_the_command_trains_each_distinct_trial_once_and_prints_every_table(
     assert re.search(r"^1/4 hidden size: 8: validation loss \d+\.\d\d, 0\.\d min$", printed, re.M)
     assert "2/4 hidden size: 12: epoch 0, step 7: the loss is nan\n" in printed
     for group in ("hidden size", "precision", "label gain"):
-        assert study_table(group, path) in printed
-    assert study_table("label gain", path).endswith("75.00% of the test images right")
+        assert choices.study_table(group, path) in printed
+    assert choices.study_table("label gain", path).endswith("75.00% of the test images right")
     assert main([*arguments, "--epochs", "1"]) == 0  # trains none: `failing` is at its end
 
 
 def test_the_command_line_s_own_settings_are_those_of_the_committed_study():
-    study = choices.STUDY
-    assert (study.command, study.epochs, study.batch_size) == (
-        "python -m cscm77.studies.choices", 10, 128)
-    assert study.path == TOP / "cscm77" / "studies" / "study.json"
+    assert (STUDY.command, EPOCHS, BATCH_SIZE) == ("python -m cscm77.studies.choices", 10, 128)
+    assert STUDY.path == TOP / "cscm77" / "studies" / "study.json"
 
 
 # ---------------------------------------------------------------- tables
@@ -293,7 +257,7 @@ def test_a_table_of_validation_losses(tmp_path):
     path = write_study(tmp_path / "s.json", {
         "VAE hidden_dim=128": row(109.994), "VAE": row(102.306),
         "VAE hidden_dim=512": {"error": "nan at step 3"}})
-    assert study_table("hidden size", path).splitlines() == [
+    assert choices.study_table("hidden size", path).splitlines() == [
         "MNIST, 55,000 training images, 10 epochs, seed 0; validation -ELBO in nats per image",
         "hidden size  validation  training  latents in use  parameters  minutes",
         "128              109.99    101.13              14   1,288,414      0.6",
@@ -310,7 +274,7 @@ def test_the_table_of_precisions_sets_them_side_by_side(tmp_path):
         "VAE": row(0.0, 102.5), "VAE seed=1": row(0.0, 103.0), "VAE seed=2": row(0.0, 102.0),
         "VAE precision=highest": row(0.0, 102.25), "VAE precision=highest seed=1": row(0.0, 103.5),
         "VAE precision=highest seed=2": row(0.0, 101.0)})
-    assert study_table("precision", path).splitlines() == [
+    assert choices.study_table("precision", path).splitlines() == [
         "MNIST, 55,000 training images, 10 epochs, seeds 0, 1, 2; test -ELBO in nats per image",
         "precision  medium  highest  difference",
         "seed 0     102.50   102.25       +0.25",
@@ -325,7 +289,7 @@ def test_a_precision_with_a_seed_missing_has_no_mean(tmp_path):
         "VAE": row(0.0, 102.5), "VAE seed=1": row(0.0, 103.0), "VAE seed=2": row(0.0),
         "VAE precision=highest": row(0.0, 102.25),
         "VAE precision=highest seed=1": {"error": "nan"}})
-    assert study_table("precision", path).splitlines()[2:] == [
+    assert choices.study_table("precision", path).splitlines()[2:] == [
         "seed 0     102.50   102.25       +0.25",
         "seed 1     103.00        -           -",
         "seed 2          -        -           -",
@@ -337,9 +301,9 @@ def test_a_precision_with_a_seed_missing_has_no_mean(tmp_path):
 
 def test_a_table_of_nothing_says_what_to_do(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"python -m cscm77\.studies\.choices makes it"):
-        study_table("precision", tmp_path / "none.json")
+        choices.study_table("precision", tmp_path / "none.json")
     path = write_study(tmp_path / "s.json", {})
-    for show in (study_table, study_curves):
+    for show in (choices.study_table, choices.study_curves):
         with pytest.raises(ValueError, match="group: expected one of initialisation, hidden size, "
                            "latent size, learning rate, precision, label gain, found 'colour'"):
             show("colour", path)
@@ -348,15 +312,15 @@ def test_a_table_of_nothing_says_what_to_do(tmp_path):
 def test_curves_are_those_of_what_is_trained(tmp_path):
     path = write_study(tmp_path / "s.json", {
         "VAE": row(102.0), "VAE hidden_dim=512": {"error": "nan"}})
-    assert study_curves("hidden size", path) == {"400 (ours)": [150.0, 102.0]}
-    assert study_made_from(path) == "MNIST, 55,000 training images, 10 epochs, seed 0"
+    assert choices.study_curves("hidden size", path) == {"400 (ours)": [150.0, 102.0]}
+    assert choices.study_made_from(path) == "MNIST, 55,000 training images, 10 epochs, seed 0"
 
 
 # ---------------------------------------------------------------- the committed results
 
 
 def test_the_committed_study_holds_every_trial_of_all_of_mnist():
-    made = read_study()
+    made = read_results(STUDY, STUDY.path)
     expected = {**MADE_FROM, "validation images": 5000, "test images": 10000, "batch": 128}
     assert {field: made["provenance"][field] for field in expected} == expected
     assert set(made["results"]) == {training_name(trial) for trial in TRIALS}
@@ -372,6 +336,6 @@ def test_the_committed_study_agrees_with_the_committed_notebook():
     printed = re.findall(r"Train Epoch: 9 \\tLoss: ([0-9.]+)", notebook)
     losses = [float(loss) for loss in printed]
     assert len(losses) == 2  # the VAE's and the CVAE's
-    results, cvae = read_study()["results"], f"CVAE label_gains={GAINS}"
+    results, cvae = read_results(STUDY, STUDY.path)["results"], f"CVAE label_gains={GAINS}"
     assert results[cvae]["accuracy"] >= 0.97
     assert [results[name]["train_loss"] for name in ("VAE", cvae)] == pytest.approx(losses, abs=1)

@@ -7,8 +7,6 @@ import pytest
 import torch
 
 import gan
-from cscm77.data.loaders import mnist_loaders
-from cscm77.measure.judge import Judge
 from cscm77.measure.samples import ask_for_digits, generate, measure_samples
 from cscm77.studies import comparison
 from cscm77.studies.comparison import GANS, REAL, VAES, comparison_table, main, training_name
@@ -19,18 +17,8 @@ from vae import CVAE, VAE
 
 
 @pytest.fixture
-def judge(monkeypatch):
-    """A judge that was never taught: how well it reads is the affair of tests/measure."""
-    judge = Judge()
-    judge.accuracy = 0.5
-    monkeypatch.setattr(comparison, "judge_of", lambda *_: judge)
-    return judge
-
-
-@pytest.fixture
-def few(judge, monkeypatch, tiny_mnist, tmp_path):
+def few(judge, few_images, monkeypatch, tiny_mnist, tmp_path):
     """The command with one epoch of 256 images and 60 samples: the path of its file, a function."""
-    monkeypatch.setenv("CSCM77_IMAGES", "256")
     monkeypatch.setattr(comparison, "SAMPLES", 60)
     monkeypatch.setattr(comparison, "SEEDS", (0, 1))
     path = tmp_path / "few.json"
@@ -54,7 +42,7 @@ def test_every_model_is_trained_once_for_each_seed_and_again_where_asked(few, ca
     assert trained == names
     before = read_results(comparison.STUDY, path)
     assert list(before["results"]) == [REAL, *names]
-    assert before["provenance"]["judge's accuracy"] == 0.5
+    assert before["provenance"]["judge's accuracy"] == 0.75
     assert comparison_table(path) in capsys.readouterr().out
     assert run() == 0 and trained == names
     assert run("--again", "DC-GAN") == 0
@@ -87,11 +75,11 @@ def medium():
         yield
 
 
-def test_the_rows_are_those_of_the_notebooks_loops(few, judge, tiny_mnist, tmp_path, medium):
+def test_the_rows_are_those_of_the_notebooks_loops(few, judge, few_images, tmp_path, medium):
     path, run = few
     run()
     results = read_results(comparison.STUDY, path)["results"]
-    loaders = mnist_loaders(root=tiny_mnist, source="mnist", device="cpu")
+    loaders = few_images
     real = judge.read(loaders.test.dataset.images)
     for name in ("LS-GAN", "DC-GAN"):
         D, *generators = notebooks_gan(name, loaders, tmp_path)
@@ -149,7 +137,7 @@ def test_without_results_it_says_which_command_makes_them(tmp_path):
 
 @pytest.fixture
 def committed():
-    return read_results(comparison.STUDY, comparison.RESULTS)
+    return read_results(comparison.STUDY, comparison.STUDY.path)
 
 
 def test_the_committed_comparison_is_whole(committed):

@@ -18,11 +18,11 @@ from cscm77.studies.results_file import (
     provenance_of,
     read_results,
     run_command,
-    train_missing,
 )
 
 NAMES = ["real", "A, seed 0", "B, seed 0", "A, seed 1"]
-STUDY = Study("python -m tried", 3, {"epochs"}, Path("tried.json"), epochs=10, batch_size=128)
+STUDY = Study("python -m tried", "Trains.", 3, Path("tried.json"), {"epochs"},
+              lambda row: f"{row['epochs']} epochs")
 
 
 @pytest.fixture
@@ -53,15 +53,14 @@ def run(trained, failures, path, tiny_mnist, monkeypatch):
         trained.append(name)
         return {"epochs": epochs, "number": len(trained)}
 
-    def train(path, loaders, epochs, **options):
-        trainings = {name: (f"the {name}", partial(row_of, name, epochs)) for name in NAMES}
-        train_missing(STUDY, path, provenance_of(loaders, epochs, 128), trainings,
-                      lambda row: f"{row['epochs']} epochs", **options)
+    def prepare(loaders, epochs):
+        return provenance_of(loaders, epochs), {
+            name: (f"the {name}", partial(row_of, name, epochs)) for name in NAMES}
 
     arguments = ["--mnist", str(tiny_mnist), "--images", "256", "--output", str(path),
                  "--epochs", "1"]
-    return lambda *options: run_command(STUDY, "Trains.", [*arguments, *options], train,
-                                        lambda path: ["1.5 ± 0.5"])
+    return lambda *options: run_command(STUDY, prepare, lambda path: ["1.5 ± 0.5"],
+                                        [*arguments, *options])
 
 
 def results_in(path):
@@ -254,7 +253,7 @@ def test_a_bad_command_line_is_named(options, message, run, capsys):
 
 
 def test_options_left_out_mean_the_study_s_own(path):
-    options = parse(STUDY._replace(path=path), "", [])
+    options = parse(STUDY._replace(path=path), [])
     assert (options.output, options.epochs, options.images) == (path, 10, None)
 
 
@@ -265,7 +264,7 @@ def test_without_data_there_is_a_message_and_no_traceback(source, found, monkeyp
     monkeypatch.setattr("cscm77.data.mnist.mirrors", list)
     monkeypatch.setenv("CSCM77_SOURCE", source)
     folder = ["--mnist", str(path.parent / "nowhere")] if source == "auto" else []
-    assert run_command(STUDY, "", ["--output", str(path), *folder], pytest.fail, pytest.fail) == 1
+    assert run_command(STUDY, pytest.fail, pytest.fail, ["--output", str(path), *folder]) == 1
     assert found in capsys.readouterr().err
 
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from tiny import TINY_TEST, TINY_TRAIN, blobs, noise
 
-from cscm77.data import mnist
+from cscm77.data import loaders, mnist
 from cscm77.data.loaders import Digits, mnist_loaders
 from cscm77.data.strokes import stand_in_digits
 from cscm77.studies import stand_ins
@@ -38,7 +38,6 @@ def test_the_shares_are_those_of_a_judge(monkeypatch):
 def test_the_command_measures_both_ways(tiny_mnist, monkeypatch, capsys):
     drawn = noise(TINY_TRAIN, 2), noise(TINY_TEST, 3)
     monkeypatch.setattr(stand_ins, "stand_in_digits", lambda device: drawn)
-    monkeypatch.setattr(stand_ins, "default_device", lambda: torch.device("cpu"))
     asked = []
 
     def shares_read(learnt_from, tested_on):
@@ -46,7 +45,7 @@ def test_the_command_measures_both_ways(tiny_mnist, monkeypatch, capsys):
         return [0.5] * 10 + [0.25]
 
     monkeypatch.setattr(stand_ins, "shares_read", shares_read)
-    stand_ins.main(["--mnist", str(tiny_mnist)])
+    assert stand_ins.main(["--mnist", str(tiny_mnist)]) == 0
     assert asked == [("stand-in digits", TINY_TRAIN, "MNIST", TINY_TEST),
                      ("MNIST", TINY_TRAIN, "stand-in digits", TINY_TEST)]
     said = capsys.readouterr().out.splitlines()
@@ -56,17 +55,19 @@ def test_the_command_measures_both_ways(tiny_mnist, monkeypatch, capsys):
     assert said[-1].startswith("MNIST, stand-ins ") and len(set(map(len, said[-3:]))) == 1
 
 
-def test_missing_mnist_ends_the_command_with_the_reason(tmp_path, monkeypatch):
+@pytest.mark.parametrize("folder", [True, False])
+def test_missing_mnist_ends_the_command_with_the_reason(folder, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(mnist, "mirrors", list)
-    with pytest.raises(SystemExit, match="t10k-labels-idx1-ubyte"):
-        stand_ins.main(["--mnist", str(tmp_path)])
+    monkeypatch.setattr(loaders, "MNIST_FOLDER", tmp_path)
+    assert stand_ins.main(["--mnist", str(tmp_path)] * folder) == 1
+    assert "t10k-labels-idx1-ubyte" in capsys.readouterr().err
 
 
 def test_what_is_learnt_from_one_can_be_read_in_the_other(real_mnist, two_threads):
-    loaders = mnist_loaders(num_val=0, root=real_mnist, source="mnist", device="cpu")
+    made = mnist_loaders(num_val=0, root=real_mnist, source="mnist", device="cpu")
     drawn = stand_in_digits()
     assert stand_ins.number_of_twins(torch.cat([pixels for pixels, _ in drawn])) == 0
     digits = [Digits(*part, "stand-in digits", "cpu") for part in drawn]
-    results = stand_ins.read_both_ways(digits, (loaders.train.dataset, loaders.test.dataset))
+    results = stand_ins.read_both_ways(digits, (made.train.dataset, made.test.dataset))
     assert results["stand-ins, MNIST"][-1] >= 0.97, results
     assert results["MNIST, stand-ins"][-1] >= 0.985, results
