@@ -2,8 +2,7 @@
 
 What differs from the page: the device is chosen once (the page writes 'cuda'), what PyTorch has
 removed (`loader.__iter__().next()`) is written as today, there are fewer epochs and images, and
-printed checks are asserted. What says nothing to these modules (how axes look, tests of the losses
-alone, which tests/test_gan.py has) is left out.
+printed checks are asserted.
 """
 
 import pytest
@@ -22,7 +21,7 @@ from cscm77.utils import reset_seed
 from cscm77_helper import (hello_helper, show_images, count_params, initialize_weights, one_hot,
                            train_vae, run_a_gan)
 hello_helper()
-device, dtype = 'cpu', torch.float
+device, dtype, answers = 'cpu', torch.float, {}
 """
 
 VAE_CELLS = ["""
@@ -70,12 +69,22 @@ vae_model.eval()
 samples = vae_model.decoder(z).data.cpu().numpy()
 fig = plt.figure(figsize=(10, 1))
 gspec = gridspec.GridSpec(1, 10)
+gspec.update(wspace=0.05, hspace=0.05)
 for i, sample in enumerate(samples):
     ax = plt.subplot(gspec[i])
+    plt.axis('off')
+    ax.set_xticklabels([])
+    ax.set_yticklabels([])
+    ax.set_aspect('equal')
     plt.imshow(sample.reshape(28,28), cmap='Greys_r')
 plt.savefig(os.path.join(GOOGLE_DRIVE_PATH,'vae_generation.jpg'))
 """, """
-x = vae_model.decoder(torch.randn(144, latent_size, device=device))
+S = 12
+z0 = torch.randn(S,latent_size , device=device)
+z1 = torch.randn(S, latent_size, device=device)
+w = torch.linspace(0, 1, S, device=device).view(S, 1, 1)
+z = (w * z0 + (1 - w) * z1).transpose(0, 1).reshape(S * S, latent_size)
+x = vae_model.decoder(z)
 show_images(x.data.cpu())
 """, """
 from vae import CVAE
@@ -102,15 +111,37 @@ from gan import sample_noise
 reset_seed(0)
 noise_dim = 4
 z = sample_noise(3, noise_dim)
-assert torch.is_tensor(z) and z.shape == (3, noise_dim)
+assert z.shape == (3, noise_dim)
+assert torch.is_tensor(z)
 assert torch.all(z >= -1.0) and torch.all(z <= 1.0)
 assert torch.any(z < 0.0) and torch.any(z > 0.0)
+print('All tests passed!')
 """, """
 from gan import discriminator, generator
 assert count_params(discriminator()) == 267009
 assert count_params(generator(4)) == 1858320
 """, """
-from gan import discriminator_loss, generator_loss, get_optimizer
+from gan import discriminator_loss, generator_loss
+answers['logits_fake'] = torch.tensor(
+  [-1.80865868, 0.09030055, -0.4428902, -0.07879368, -0.37655044,
+    0.32084742, -0.28590837, 1.01376281, 0.99241439, 0.39394346],
+  dtype=dtype, device=device)
+answers['d_loss_true'] = torch.tensor(1.8423983904443109, dtype=dtype, device=device)
+answers['logits_real'] = torch.tensor(
+  [0.93487311, -1.01698916, -0.57304769, -0.88162704, -1.40129389,
+   -1.45395693, -1.54239755, -0.57273325, 0.98584429, 0.13312152],
+  dtype=dtype, device=device)
+def test_discriminator_loss(logits_real, logits_fake, d_loss_true):
+  d_loss = discriminator_loss(logits_real, logits_fake)
+  assert rel_error(d_loss_true, d_loss) < 1e-7
+test_discriminator_loss(answers['logits_real'], answers['logits_fake'], answers['d_loss_true'])
+answers['g_loss_true'] = torch.tensor(0.771286196423346, dtype=dtype, device=device)
+def test_generator_loss(logits_fake, g_loss_true):
+  g_loss = generator_loss(logits_fake)
+  assert rel_error(g_loss_true, g_loss) < 1e-7
+test_generator_loss(answers['logits_fake'], answers['g_loss_true'])
+""", """
+from gan import get_optimizer
 reset_seed(0)
 D = discriminator().to(device)
 G = generator().to(device)
@@ -151,7 +182,12 @@ D_DC_solver = get_optimizer(D_DC)
 G_DC_solver = get_optimizer(G_DC)
 run_a_gan(D_DC, G_DC, D_DC_solver, G_DC_solver, discriminator_loss, generator_loss,
           os.path.join(GOOGLE_DRIVE_PATH, 'dc_gan_results.jpg'), num_epochs=1)
-z = torch.rand(144, NOISE_DIM, device=device) * 2 - 1
+""", """
+S = 12
+z0 = torch.rand(S, NOISE_DIM, device=device) * 2 - 1
+z1 = torch.rand(S, NOISE_DIM, device=device) * 2 - 1
+w = torch.linspace(0, 1, S, device=device).view(S, 1, 1)
+z = (w * z0 + (1 - w) * z1).transpose(0, 1).reshape(S * S, NOISE_DIM)
 show_images(G_DC(z).data.cpu())
 """]
 
@@ -183,6 +219,7 @@ def test_the_cells_of_the_vae_page(page, tmp_path, capsys):
 def test_the_cells_of_the_gan_page(page, tmp_path, capsys):
     for cell in GAN_CELLS:
         exec(cell, page)
-    assert capsys.readouterr().out.count("Iter: 0, D: ") == 3
+    said = capsys.readouterr().out
+    assert "All tests passed!" in said and said.count("Iter: 0, D: ") == 3
     assert {path.name for path in tmp_path.glob("*.jpg")} == {
         f"{kind}_gan_results.jpg" for kind in ("fc", "ls", "dc")}

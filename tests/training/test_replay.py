@@ -1,14 +1,15 @@
 """cscm77/training/replay.py: a step that a GPU replays gives what the step itself gives."""
 
+import copy
 from contextlib import contextmanager
 
 import pytest
 import torch
-from kills import batches, train_gan
-from trainings import Cut, at_step
+from torch.utils.data import DataLoader, TensorDataset
 
 import cscm77_helper as helper
 import gan
+from cscm77.training import journal
 from cscm77.training import replay as graphs
 from cscm77.training.replay import WARM_UP, Replayed
 from cscm77.utils import reset_seed
@@ -17,9 +18,11 @@ from vae import CVAE, VAE, loss_function
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
 
 
-def digits(number=32 * 20 + 7):
+def digits(number=32 * 20 + 7, size=32):
     """Batches of 32, and in the end one of 7."""
-    return batches(number, 32)
+    rng = torch.Generator().manual_seed(0)
+    images = torch.rand(number, 1, 28, 28, generator=rng)
+    return DataLoader(TensorDataset(images, torch.arange(number) % 10), size)
 
 
 def weights(network):
@@ -176,46 +179,78 @@ def test_an_optimizer_of_another_kind_is_not_recorded(recorded):
 
 
 @needs_gpu
-def test_a_stopped_training_goes_on_to_the_same_last_bit(monkeypatch, path):
-    weights_of_the_whole, results, _ = trained_vae(monkeypatch, "1")
+def test_a_stopped_training_goes_on_to_the_same_last_bit(monkeypatch, tmp_path):
+    whole = trained_vae(monkeypatch, "1", checkpoint=tmp_path / "whole.pt")
     reset_seed(0)
-    with at_step(12), pytest.raises(Cut):
-        helper.train_vae(0, VAE(784, hidden_dim=64).to("cuda"), digits(), checkpoint=path)
-    resumed = trained_vae(monkeypatch, "1", checkpoint=path)
-    assert_same(weights_of_the_whole, resumed[0])
-    assert resumed[1] == results
+    model, real, steps = VAE(784, hidden_dim=64).to("cuda"), journal.LossLog.add, []
+
+    def stopped(self, *arguments):
+        steps.append(1)
+        if len(steps) == 12:
+            raise KeyboardInterrupt
+        real(self, *arguments)
+
+    monkeypatch.setattr("cscm77.training.run.SAVE_AFTER", 0)
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(journal.LossLog, "add", stopped)
+        helper.train_vae(0, model, digits(), checkpoint=tmp_path / "cut.pt")
+    fresh = VAE(784, hidden_dim=64).to("cuda")
+    results = [helper.train_vae(epoch, fresh, digits(), checkpoint=tmp_path / "cut.pt")
+               for epoch in range(2)]
+    assert_same(whole[0], weights(fresh))
+    assert results == whole[1]
 
 
-GANS = {"fc": (gan.discriminator, gan.generator, "discriminator_loss", "generator_loss"),
-        "ls": (gan.discriminator, gan.generator, "ls_discriminator_loss", "ls_generator_loss"),
-        "dc": (gan.build_dc_classifier, gan.build_dc_generator, "discriminator_loss",
-               "generator_loss")}
+GANS = {"fc": (gan.discriminator, gan.generator, gan.discriminator_loss, gan.generator_loss),
+        "ls": (gan.discriminator, gan.generator, gan.ls_discriminator_loss, gan.ls_generator_loss),
+        "dc": (gan.build_dc_classifier, gan.build_dc_generator, gan.discriminator_loss,
+               gan.generator_loss)}
 
 
-def trained_gan(monkeypatch, graphs, name):
+def trained_gan(monkeypatch, graphs, name, folder):
     monkeypatch.setenv("CSCM77_GRAPHS", graphs)
-    D, G, d_loss, g_loss = GANS[name]
+    D, G, *losses = GANS[name]
     reset_seed(0)
     D, G = D().to("cuda"), G().to("cuda")
-    history = train_gan(
-        D, G, discriminator_loss=getattr(gan, d_loss), generator_loss=getattr(gan, g_loss),
-        show_every=9, batch_size=32, num_epochs=2, loader_train=digits(),
-        score=lambda G: G(torch.zeros(2, 96, device="cuda")).mean())
+    solvers = gan.get_optimizer(D), gan.get_optimizer(G)
+    history = helper.run_a_gan(
+        D, G, *solvers, *losses, folder / "x.png", show_every=9, batch_size=32, num_epochs=2,
+        loader_train=digits(), score=lambda G: G(torch.zeros(2, 96, device="cuda")).mean())
     return (weights(D), weights(G), weights(history.G_average), history.G_best), history
 
 
 @needs_gpu
 @pytest.mark.parametrize("name", GANS)
-def test_a_replayed_gan_is_the_same_to_the_last_bit(name, monkeypatch, recorded):
+def test_a_replayed_gan_is_the_same_to_the_last_bit(name, monkeypatch, recorded, tmp_path):
     monkeypatch.setattr(torch.backends.cudnn, "deterministic", True)
     (eager, first), (replayed, second) = (
-        trained_gan(monkeypatch, graphs, name) for graphs in "01")
+        trained_gan(monkeypatch, graphs, name, tmp_path) for graphs in "01")
     for ours, theirs in zip(eager, replayed, strict=True):
         assert_same(ours, theirs)
     assert (first.d_loss, first.g_loss, first.d_fake) == (second.d_loss, second.g_loss,
                                                           second.d_fake)
     assert torch.equal(first.strip, second.strip) and len(first.strip) == 5
     assert len(recorded) == 2 and None not in recorded
+
+
+@needs_gpu
+def test_the_results_of_a_step_are_the_same_in_other_hands(monkeypatch):
+    """Twenty steps of the brief's own loop on the GPU."""
+    monkeypatch.setenv("CSCM77_GRAPHS", "1")
+    reset_seed(0)
+    ours = VAE(784, hidden_dim=64).to("cuda")
+    theirs = copy.deepcopy(ours)
+    batches = [(x.to("cuda"), labels) for x, labels in digits(32 * 20)]
+    reset_seed(1)
+    helper.train_vae(0, ours, batches)
+    reset_seed(1)
+    optimizer = torch.optim.Adam(theirs.parameters(), lr=1e-3, fused=True)
+    for x, _ in batches:
+        x_hat, mu, logvar = theirs(x)
+        optimizer.zero_grad()
+        loss_function(x_hat, x, mu, logvar).backward()
+        optimizer.step()
+    assert_same(weights(theirs), weights(ours))
 
 
 @needs_gpu
