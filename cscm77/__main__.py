@@ -40,8 +40,6 @@ CELL_LINE = re.compile(r"(?:Cell In\s*\[\d+\]|<ipython-input[^>]*>).*?line:?\s*(
 class ThisPythonKernelManager(AsyncKernelManager):
     """Starts kernels with the Python that runs this command, whatever kernels are registered."""
 
-    shutdown_wait_time = 60  # seconds: after Ctrl-C a step is finished and its checkpoint written
-
     @property
     def kernel_spec(self):
         """The kernel: ipykernel in `sys.executable`."""
