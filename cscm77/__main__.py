@@ -171,19 +171,22 @@ def run(path, output, *, images=None, update=False):
     notebook = nbformat.read(path, as_version=4)
     client = TerminalClient(notebook, path.resolve().parent)
     print(f"\n# {path.name}", flush=True)
-    failure = None
+    failure, stopped = None, False
     try:
         client.execute(env=kernel_environment(output, images))
     except (CellExecutionError, DeadKernelError) as error:
         failure = describe_failure(path, client, error)
+        stopped = getattr(error, "ename", None) == "KeyboardInterrupt"  # the cell's own last word
     except AssertionError:  # at Ctrl-C nbclient shuts the kernel down, and then misses it
-        if client.km is not None:
+        stopped = client.km is None
+        if not stopped:
             raise
-        failure = (f"{path.name}, {client.place}: stopped; what was finished is in {output}, "
-                   "and the same command goes on from there")
     finally:  # also where passing on what a cell printed has failed
         unwritten = write_executed(notebook, output / path.name)
     client.end_section()
+    if stopped:
+        failure = (f"{path.name}, {client.place}: stopped; what was finished is in {output}, "
+                   "and the same command goes on from there")
     failure = failure or unwritten
     if update and not failure:
         write_whole(path, (output / path.name).read_bytes())
