@@ -42,7 +42,8 @@ def test_rows_called_ours_are_what_the_course_files_do():
     rows = [trial for trial in TRIALS if "(ours)" in trial.name]
     of_group = {trial.group: trial for trial in reversed(rows)}  # of the first seed
     assert set(of_group) == {"initialisation", "hidden size", "label gain"}
-    assert {training_name(of_group[group]) for group in ("initialisation", "hidden size")} == {"VAE"}
+    names = {training_name(of_group[group]) for group in ("initialisation", "hidden size")}
+    assert names == {"VAE"}
     gain = of_group["label gain"]
     assert gain.label_gains == GAINS and gain.name.startswith("{}, {} ".format(*GAINS))
     defaults = inspect.signature(vae.VAE).parameters
@@ -342,7 +343,8 @@ def test_a_table_of_nothing_says_what_to_do(tmp_path):
     path = write_study(tmp_path / "s.json", {})
     for show in (choices.study_table, choices.study_curves):
         with pytest.raises(ValueError, match="group: expected one of initialisation, hidden size, "
-                           "latent size, learning rate, precision, label gain, averaging, found 'colour'"):
+                           "latent size, learning rate, precision, label gain, averaging, "
+                           "found 'colour'"):
             show("colour", path)
 
 

@@ -24,7 +24,6 @@ from cscm77_helper import (
 )
 from vae import CVAE, VAE
 
-
 SAMPLES_ALONE = [name for name in comparison.COLUMNS if name not in ("-ELBO", "bound", "accuracy")]
 
 
