@@ -53,17 +53,12 @@ def arithmetic(precision, *, flush=None):
     try:
         torch.set_float32_matmul_precision(precision)
         torch.backends.cudnn.allow_tf32 = precision != "highest"
-        if flush is not None:
-            torch.set_flush_denormal(flush)
+        torch.set_flush_denormal(flushed if flush is None else flush)
         yield
     finally:
         torch.set_float32_matmul_precision(kept[0])
         torch.backends.cudnn.allow_tf32 = kept[1]
-        if flush is not None:
-            torch.set_flush_denormal(flushed)
-
-
-matmul_precision = arithmetic
+        torch.set_flush_denormal(flushed)
 
 
 @contextmanager
@@ -128,14 +123,9 @@ def progress_bar(total, description, unit="it", done=0):
 def one_hot(labels, class_size, *, like=None):
     """Rows (N, C) with a single 1, one for each label.
 
-    Args:
-        labels: integers from 0 to class_size - 1, (N,), a tensor or a list.
-        class_size: C.
-        like: the tensor whose type and device the rows take; else float32, where the labels are.
-
-    Raises:
-        ValueError: labels that are no row of integers, or (on a CPU, where looking is free) out
-            of range.
+    Labels are integers from 0 to C - 1, (N,), a tensor or a list; others are a ValueError (out of
+    range on a CPU alone, where looking is free). Rows are float32 where the labels are, or of the
+    type and on the device of the tensor `like`.
     """
     class_size, labels = check_whole("class_size", class_size), torch.as_tensor(labels)
     check_labels(labels, class_size)
@@ -154,8 +144,7 @@ def initialize_weights(m):
     """
     if not isinstance(m, (nn.Linear, nn.ConvTranspose2d)):
         return
-    weight = m.weight
-    drawn = torch.empty(weight.shape, dtype=weight.dtype, device=weight.device)
+    drawn = torch.empty_like(m.weight, memory_format=torch.contiguous_format)
     nn.init.xavier_uniform_(drawn)
     expected = "initialize_weights: expected a weight that"
     if parametrize.is_parametrized(m, "weight"):
@@ -169,7 +158,7 @@ def initialize_weights(m):
         m.weight_v.copy_(drawn)
         m.weight_g.copy_(drawn.square().sum_to_size(m.weight_g.shape).sqrt())
     else:  # nn.utils.spectral_norm and pruning compute from a weight_orig
-        source = getattr(m, "weight_orig", weight)
+        source = getattr(m, "weight_orig", m.weight)
         if not isinstance(source, nn.Parameter):
             raise ValueError(f"{expected} is a parameter, found a computed one in "
                              f"{type(m).__name__}")
@@ -183,10 +172,9 @@ def channels_last(network, optimizer=None):
     takes the same order, since fused Adam walks through both as they lie in memory.
     """
     for p in network.parameters():
-        if p.ndim == 4:
-            kept = optimizer.state.get(p, {}) if optimizer is not None else {}
-            same_shape = [v for v in kept.values() if torch.is_tensor(v) and v.shape == p.shape]
-            for tensor in (p, *same_shape, *([] if p.grad is None else [p.grad])):
+        kept = optimizer.state.get(p, {}) if optimizer is not None else {}
+        for tensor in (p, p.grad, *kept.values()):
+            if torch.is_tensor(tensor) and tensor.shape == p.shape and p.ndim == 4:
                 tensor.data = tensor.data.to(memory_format=torch.channels_last)
 
 

@@ -7,9 +7,9 @@ import matplotlib
 import matplotlib.pyplot
 import pytest
 import torch
-from tiny import TINY_TEST, TINY_TRAIN, blobs, write_idx
+from tiny import TINY_TEST, TINY_TRAIN, blobs, in_place_of_mnist, place
 
-from cscm77.data import loaders, mnist
+from cscm77.data import loaders
 from cscm77.studies import benchmark, reference
 
 matplotlib.use("agg")
@@ -21,17 +21,8 @@ REAL_MNIST = os.environ.get("MNIST_DIR")
 @pytest.fixture
 def tiny_mnist(tmp_path, monkeypatch):
     """A folder in torchvision's layout of 6,000 + 500 pictures, MNIST for the loaders."""
-    raw = tmp_path / "tiny" / "MNIST" / "raw"
-    raw.mkdir(parents=True)
-    arrays = (*blobs(TINY_TRAIN, seed=0), *blobs(TINY_TEST, seed=1))
-    files = []
-    for want, values in zip(mnist.FILES, arrays, strict=True):
-        write_idx(raw / want.name, values)
-        data_bytes = (raw / want.name).read_bytes()
-        files.append(mnist.DataFile(want.name, len(data_bytes), mnist.md5_of(data_bytes)))
-    for module in (mnist, loaders):
-        monkeypatch.setattr(module, "FILES", tuple(files))
-    monkeypatch.setattr(loaders, "TRAINING_IMAGES", TINY_TRAIN)
+    files = in_place_of_mnist(monkeypatch, blobs(TINY_TRAIN, seed=0), blobs(TINY_TEST, seed=1))
+    place(files, tmp_path / "tiny" / "MNIST" / "raw")
     return tmp_path / "tiny"
 
 

@@ -108,7 +108,3 @@ def test_two_processes_may_write_at_once(path):
     (RuntimeError("first line\nsecond line"), "first line"), (EOFError(), "EOFError")])
 def test_the_reason_is_in_words(error, reason):
     assert reason_of(error) == reason
-
-
-def test_a_neighbour_has_the_whole_name():
-    assert beside(Path("folder/vae.pt"), ".previous") == Path("folder/vae.pt.previous")

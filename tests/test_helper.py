@@ -22,11 +22,6 @@ from vae import VAE
 TOP = Path(helper.__file__).parent
 
 
-def test_hello_prints_the_line_of_the_brief(capsys):
-    helper.hello_helper()
-    assert capsys.readouterr().out == "Hello from cscm77_helper.py!\n"
-
-
 def test_import_changes_no_setting_and_loads_no_extra_library():
     code = """
 import random, sys, torch
@@ -40,11 +35,6 @@ assert not {'torchmetrics', 'ipywidgets', 'typst'} & set(sys.modules), 'loaded t
 """
     done = subprocess.run([sys.executable, "-c", code], cwd=TOP, capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (0, ""), done.stderr
-
-
-def test_count_params_counts_every_tensor():
-    model = nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2))
-    assert helper.count_params(model) == 3 * 2 + 2 + 2 + 2
 
 
 @pytest.mark.parametrize("shape", [(5, 784), (5, 1, 28, 28), (5, 28, 28), (1, 784)])

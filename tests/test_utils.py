@@ -241,11 +241,11 @@ def test_weights_that_cannot_be_drawn_are_refused(build, message):
         utils.initialize_weights(build())
 
 
-def trained(build, inputs, switch=None, fused=True):
+def trained(build, inputs, switch=None):
     """All weights after six steps in float64, with a switch in the middle."""
     torch.manual_seed(0)
     network = build().double()
-    solver = torch.optim.Adam(network.parameters(), lr=1e-3, fused=fused)
+    solver = torch.optim.Adam(network.parameters(), lr=1e-3, fused=True)
     parameters = [id(p) for p in network.parameters()]
     for step in range(6):
         if step == 3 and switch:

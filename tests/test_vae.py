@@ -1,7 +1,4 @@
-"""vae.py against the numbers of the brief, torch.distributions and formulas in float64."""
-
-import copy
-import pickle
+"""vae.py against torch.distributions and formulas in float64; test_brief_cells has its numbers."""
 
 import numpy as np
 import pytest
@@ -10,12 +7,7 @@ from torch import nn
 from torch.distributions import Normal
 from torch.distributions import kl_divergence as kl_of_distributions
 
-from cscm77.grad import rel_error
-from cscm77.utils import reset_seed
 from vae import CVAE, VAE, kl_divergence, loss_function, reconstruction, reparametrize
-
-IMAGE = torch.sigmoid(torch.FloatTensor([[2, 5], [6, 7]]))[None, None]
-IMAGE_HAT = torch.sigmoid(torch.FloatTensor([[1, 10], [9, 3]]))[None, None]
 
 
 def images(n=4):
@@ -26,21 +18,11 @@ def labels(n=4):
     return torch.eye(10)[torch.arange(n) % 10]
 
 
-def test_reparametrize_gives_the_numbers_of_the_brief():
-    reset_seed(0)
-    z = reparametrize(torch.zeros(1, 15), torch.ones(1, 15))
-    assert z.shape == (1, 15)
-    for found, number, error in ((z.mean(-1), -0.4363, 5.639056398351415e-05),
-                                 (z.std(-1), 1.6860, 7.1412955526273885e-06)):
-        assert rel_error(found, torch.FloatTensor([number])) == pytest.approx(error, rel=1e-12)
-
-
-def test_loss_gives_the_numbers_of_the_brief_with_the_reconstruction_first():
-    loss = loss_function(IMAGE, IMAGE_HAT, torch.ones(1, 15), torch.zeros(1, 15))
-    error = rel_error(torch.tensor(8.5079), loss)
-    assert error == pytest.approx(2.1297676389877955e-06, rel=1e-12)
-    swapped = loss_function(IMAGE_HAT, IMAGE, torch.ones(1, 15), torch.zeros(1, 15))
-    assert swapped.item() == pytest.approx(8.0731, abs=5e-5)
+def test_the_loss_of_the_brief_has_the_reconstruction_first():
+    x_hat, x = torch.sigmoid(torch.tensor([[[2.0, 5], [6, 7]], [[1, 10], [9, 3]]])).unsqueeze(1)
+    posterior = torch.ones(1, 15), torch.zeros(1, 15)
+    assert loss_function(x_hat, x, *posterior).item() == pytest.approx(8.5079, abs=5e-5)
+    assert loss_function(x, x_hat, *posterior).item() == pytest.approx(8.0731, abs=5e-5)
 
 
 def test_reparametrize_is_a_sample_of_the_posterior_with_gradients_to_mean_and_variance():
@@ -149,14 +131,6 @@ def test_the_loss_is_summed_in_float32_under_autocast(dtype):
     assert all(p.grad.isfinite().all() for p in model.parameters())
 
 
-def test_models_can_be_copied_pickled_and_restored():
-    model, z = VAE(784, hidden_dim=20), torch.randn(2, 15)
-    restored = VAE(784, hidden_dim=20)
-    restored.load_state_dict(model.state_dict())
-    for other in (copy.deepcopy(model), pickle.loads(pickle.dumps(model)), restored):
-        assert torch.equal(other.decoder(z), model.decoder(z))
-
-
 def test_a_reconstruction_that_is_nan_is_named():
     x_hat = images()
     x_hat[2, 0, 3, 4] = torch.nan
@@ -197,7 +171,6 @@ BAD_CALLS = {
     "pixels that make no square": (lambda: VAE(783), "square.*found 783"),
     "no latent": (lambda: VAE(784, 0), "latent_size: expected a whole number.*found 0"),
     "half a hidden unit": (lambda: VAE(784, hidden_dim=0.5), "hidden_dim.*found 0.5"),
-    "True": (lambda: VAE(784, latent_size=True), "latent_size.*found True"),
     "no class": (lambda: CVAE(784, num_classes=0), "num_classes.*found 0"),
 }
 

@@ -7,8 +7,7 @@ from pathlib import Path
 
 import torch
 
-from cscm77.data import mnist
-from cscm77.data.loaders import mnist_loaders
+from cscm77.data import loaders, mnist
 
 TINY_TRAIN, TINY_TEST = 6000, 500
 NOISE_TRAIN, NOISE_TEST = 60, 25
@@ -40,8 +39,14 @@ def idx(values):
     return header + values.to(torch.uint8).numpy().tobytes()
 
 
-def write_idx(path, values):
-    path.write_bytes(idx(values))
+def in_place_of_mnist(monkeypatch, train, test):
+    """Let two sets (images, labels) pass for MNIST: the four files {name: bytes}."""
+    files = dict(zip(NAMES, map(idx, (*train, *test)), strict=True))
+    table = tuple(mnist.DataFile(name, len(raw), mnist.md5_of(raw)) for name, raw in files.items())
+    for module in (mnist, loaders):
+        monkeypatch.setattr(module, "FILES", table)
+    monkeypatch.setattr(loaders, "TRAINING_IMAGES", len(train[1]))
+    return files
 
 
 def place(files, folder, gz=False):
@@ -67,13 +72,13 @@ def failing(number):
 
 def load(**options):
     """Loaders of the 60 + 25 pictures of noise that stand in the place of MNIST."""
-    return mnist_loaders(**{"batch_size": 8, "num_val": 10, "device": "cpu", **options})
+    return loaders.mnist_loaders(**{"batch_size": 8, "num_val": 10, "device": "cpu", **options})
 
 
-def assert_is_mnist(loaders):
+def assert_is_mnist(splits):
     images, labels = noise(NOISE_TRAIN, 1)
     parts = (images[:50], labels[:50]), (images[50:], labels[50:]), noise(NOISE_TEST, 2)
-    for loader, (pictures, answers) in zip(loaders, parts, strict=True):
+    for loader, (pictures, answers) in zip(splits, parts, strict=True):
         assert loader.dataset.name == "MNIST"
         assert torch.equal(loader.dataset.images, pictures[:, None].float() / 255)
         assert torch.equal(loader.dataset.labels, answers)

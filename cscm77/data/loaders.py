@@ -229,9 +229,8 @@ def _to_idx(values):
 def checked_batches(loader):
     """Yield (images in [0, 1], labels), each looked at first.
 
-    Raises:
-        ValueError: no batch at all, one that is no such pair, or images that are not
-            floating-point, or outside [0, 1], or none.
+    No batch at all, one that is no such pair, and images that are not floating-point, or outside
+    [0, 1], or none, are a ValueError.
     """
     batch, ours = None, isinstance(getattr(loader, "dataset", None), Digits)
     known = ours and getattr(loader, "collate_fn", None) in (gather, default_collate)
@@ -254,9 +253,8 @@ def full_batches(loader, batch_size):
     for images, labels in checked_batches(loader):
         check_batch_size(batch_size, size)  # of the batch before: it was not the last
         size = len(images)
-        if size >= batch_size:
-            check_batch_size(batch_size, size)
+        if size == batch_size:
             taken += 1
             yield images, labels
-    if taken == 0:
+    if taken == 0 or size > batch_size:
         check_batch_size(batch_size, size)

@@ -45,6 +45,7 @@ SILENCE = 10.0  # seconds a server may take to accept, or to send the next bytes
 FIRST_BYTE = 20.0  # seconds until a file begins to arrive: name look-up, connecting, headers
 WHOLE_FILE = 300.0  # seconds for all of it, so that a server that drips is given up
 PIECE = 1 << 16  # bytes read at once
+MARK = ".md5"  # what the file beside one of ours ends with
 NO_FOLDER = "there is no such folder"
 
 
@@ -128,8 +129,7 @@ def _letters(name):
 def checked(raw, want):
     """The unzipped bytes of a file, plain or gzipped, if they are those of a `DataFile`.
 
-    Raises:
-        Unusable: with the expected and found size and md5.
+    Else `Unusable`, with the expected and found size and md5.
     """
     expected = f"expected {want.size:,} bytes with md5 {want.md5}"
     try:
@@ -166,21 +166,17 @@ def keep(path, data):
     That `.md5` file (in the format of `md5sum -c`) is how our own files are told from those that
     somebody placed: it stands beside everything that we write; nobody needs to make one by hand.
     """
-    for target, content in ((path, data), (_mark(path), f"{md5_of(data)}  {path.name}\n")):
+    for target, content in ((path, data), (beside(path, MARK), f"{md5_of(data)}  {path.name}\n")):
         remove_unfinished(target)
         write_whole(target, content)
 
 
 def read_kept(path):
     """The bytes of a file that `keep` wrote: else an OSError, or `Unusable` if they changed."""
-    data, expected = path.read_bytes(), _mark(path).read_text(errors="replace").split(" ")[0]
+    data, expected = path.read_bytes(), beside(path, MARK).read_text(errors="replace").split(" ")[0]
     if md5_of(data) != expected:
         raise Unusable(f"{path}: expected md5 {expected}, found {md5_of(data)}")
     return data
-
-
-def _mark(path):
-    return beside(path, ".md5")
 
 
 def _try_to_keep(want, data, unused, folder):
@@ -190,7 +186,7 @@ def _try_to_keep(want, data, unused, folder):
     """
     try:
         for path in _slots(folder, want.name)[:len(LAYOUTS)]:
-            if path in unused and _mark(path).exists() and not _is_good(path, want):
+            if path in unused and beside(path, MARK).exists() and not _is_good(path, want):
                 with contextlib.suppress(FileNotFoundError):  # another process was faster
                     os.replace(path, beside(path, f".damaged-{md5_of(path.read_bytes())[:8]}"))
             if not os.path.lexists(path):

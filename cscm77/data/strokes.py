@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from cscm77.checks import shape_of
+from cscm77.checks import check_labels
 
 # One way of writing a line: digit, how common it is, its strokes. A stroke runs through points x,y
 # in hundredths of the unit square. A point written twice is one point and moves as one: that keeps
@@ -137,17 +137,18 @@ TEST_COUNTS = (980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009)
 
 
 def write_digits(labels, seed=0, device="cpu"):
-    """Draw labels (N,), int64 of 0 to 9, in white (255) on black (0): (N, 28, 28) uint8 on device.
+    """Draw labels (N,), integers of 0 to 9, white (255) on black (0): (N, 28, 28) uint8 on device.
 
     Random numbers come from a generator of this call's own, on the CPU: the global one is left
     alone, and the same labels and seed give the same pictures. Other labels are a ValueError.
     """
-    _check_labels(labels)
+    labels = torch.as_tensor(labels).cpu()
+    check_labels(labels, 10)
     generator = torch.Generator().manual_seed(seed)
     images = torch.empty(len(labels), SIDE, SIDE, dtype=torch.uint8, device=device)
     with _one_thread_of_float32():
         table = pen_table()
-        ways = choose_ways(table, labels.cpu(), generator)
+        ways = choose_ways(table, labels, generator)
         for way, image in zip(ways.split(CHUNK), images.split(CHUNK), strict=True):
             line = spline(table, way, move_points(table, way, generator))
             line = lean(line, generator)
@@ -182,15 +183,6 @@ def stand_in_digits(seed=0, device="cpu"):
         order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(part))
         sets.append((write_digits(labels[order], part, device), labels[order].to(device)))
     return tuple(sets)
-
-
-def _check_labels(labels):
-    if not isinstance(labels, Tensor) or labels.dtype != torch.int64 or labels.dim() != 1:
-        raise ValueError("labels: expected a one-dimensional int64 tensor, "
-                         f"found {shape_of(labels)}")
-    low, high = labels.aminmax() if len(labels) else (0, 9)
-    if low < 0 or high > 9:
-        raise ValueError(f"labels: expected digits 0..9, found {low}..{high}")
 
 
 class PenTable(NamedTuple):
@@ -248,8 +240,6 @@ def _vary(generator, *shape):
 
 def choose_ways(table, labels, generator):
     """A way of writing for each label, by their shares: (N,) row numbers of the table."""
-    if not len(labels):
-        return labels
     odds = torch.where(table.digit == torch.arange(10)[:, None], table.share, 0).float()  # (10, W)
     return torch.multinomial(odds[labels], 1, generator=generator)[:, 0]
 

@@ -5,7 +5,7 @@ import types
 
 import mirror
 import pytest
-from tiny import NAMES, NOISE_TEST, NOISE_TRAIN, idx, noise
+from tiny import NOISE_TEST, NOISE_TRAIN, in_place_of_mnist, noise
 
 from cscm77.data import loaders, mnist
 
@@ -22,13 +22,7 @@ def home(monkeypatch, tmp_path):
 @pytest.fixture
 def files(monkeypatch):
     """60 + 25 pictures of noise in the place of MNIST: {name: bytes}."""
-    values = map(idx, (*noise(NOISE_TRAIN, 1), *noise(NOISE_TEST, 2)))
-    made = dict(zip(NAMES, values, strict=True))
-    table = tuple(mnist.DataFile(name, len(raw), mnist.md5_of(raw)) for name, raw in made.items())
-    monkeypatch.setattr(mnist, "FILES", table)
-    monkeypatch.setattr(loaders, "FILES", table)
-    monkeypatch.setattr(loaders, "TRAINING_IMAGES", NOISE_TRAIN)
-    return made
+    return in_place_of_mnist(monkeypatch, noise(NOISE_TRAIN, 1), noise(NOISE_TEST, 2))
 
 
 @pytest.fixture

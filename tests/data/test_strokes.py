@@ -1,8 +1,5 @@
 """cscm77/data/strokes.py: what the stand-in digits promise to whoever takes them for MNIST."""
 
-import subprocess
-import sys
-
 import pytest
 import torch
 
@@ -21,14 +18,14 @@ def test_form_and_no_two_pictures_equal(images):
     assert images.shape == (5000, 28, 28) and images.dtype == torch.uint8
     assert images.amin() == 0 and images.amax() == 255
     assert len({image.tobytes() for image in images.numpy()}) == len(images)
-    assert strokes.write_digits(torch.tensor([], dtype=torch.int64)).shape == (0, 28, 28)
 
 
-def test_the_seed_decides_and_the_global_generator_is_left_alone(images):
+def test_the_seed_alone_decides_and_no_setting_is_changed(images, double_by_default):
     before = torch.get_rng_state()
     again = strokes.write_digits(LABELS, seed=3)
     other = strokes.write_digits(LABELS, seed=4)
     assert torch.equal(torch.get_rng_state(), before)
+    assert torch.get_default_dtype() == torch.float64
     assert torch.equal(again, images)
     assert not (other == images).all((1, 2)).any()
 
@@ -87,12 +84,9 @@ def test_several_ways_of_writing_and_all_of_them_drawn(digit):
     assert len(ways.unique()) >= 4
 
 
-@pytest.mark.parametrize("labels, found", [
-    (torch.tensor([0, 10]), "0..10"), (torch.tensor([-1, 3]), "-1..3"),
-    (torch.tensor([1.0]), "float32"), (torch.tensor([[1, 2]]), r"\(1, 2\)"), ([1, 2], "list")])
-def test_bad_labels(labels, found):
-    with pytest.raises(ValueError, match=f"expected .*found .*{found}"):
-        strokes.write_digits(labels)
+def test_bad_labels():
+    with pytest.raises(ValueError, match="labels: expected 0 to 9, found 0 to 10"):
+        strokes.write_digits([0, 10])
 
 
 def test_stand_in_digits_have_mnists_balance(monkeypatch):
@@ -106,17 +100,3 @@ def test_stand_in_digits_have_mnists_balance(monkeypatch):
         assert not torch.equal(labels, labels.sort().values)
     assert train.shape == test.shape == (145, 28, 28)
     assert len({image.tobytes() for image in torch.cat([train, test]).numpy()}) == 290
-
-
-def test_importing_loads_no_more_than_torch():
-    code = ("import sys, torch; had = set(sys.modules); import cscm77.data.strokes; "
-            "print({'torchvision', 'matplotlib', 'argparse', 'cscm77.data.loaders'} "
-            "& set(sys.modules) - had)")
-    command = [sys.executable, "-c", code]
-    result = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert result.stdout == "set()\n"
-
-
-def test_another_default_dtype_draws_the_same_and_stays(images, double_by_default):
-    again = strokes.write_digits(LABELS, seed=3)
-    assert torch.equal(again, images) and torch.get_default_dtype() == torch.float64
