@@ -48,10 +48,9 @@ def where_torchmetrics_is_installed():
 def generate(network, latents, low=0.0):
     """Turn latents into images in [0, 1], (N, 1, 28, 28) without gradient, in eval mode.
 
-    Args:
-        network: a generator, or the decoder of a VAE: (N, Z) -> (N, ...), square pictures.
-        latents: (N, Z); drawn beforehand, so that neither batches nor the model change them.
-        low: the least value that the network gives: 0 for a sigmoid, -1 for a tanh.
+    By a generator, or the decoder of a VAE: (N, Z) -> (N, ...), square pictures from `low` to 1,
+    which is 0 for a sigmoid and -1 for a tanh. The latents (N, Z) are drawn beforehand: neither
+    batches nor the model change them.
     """
     latents = latents.to(device_of(network), dtype_of(network))
     with measuring(network):

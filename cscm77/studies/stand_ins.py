@@ -26,12 +26,6 @@ def shares_read(learnt_from, tested_on):
     return [right[labels == digit].mean().item() for digit in range(10)] + [right.mean().item()]
 
 
-def read_both_ways(stand_ins, mnist):
-    """What judges of the one read in the other, both (training, test): {way: `shares_read`}."""
-    return {"stand-ins, MNIST": shares_read(stand_ins[0], mnist[1]),
-            "MNIST, stand-ins": shares_read(mnist[0], stand_ins[1])}
-
-
 def main(arguments=None):
     """Run the command line; returns the exit status."""
     return exit_status(partial(run, parse(arguments)), "what was measured is not kept")
@@ -54,10 +48,11 @@ def run(options):
     sd, mean = torch.std_mean(drawn[0][0] / 255, correction=0)
     print(f"pixel mean, sd: {mean:.4f}, {sd:.4f} (MNIST 0.1307, 0.3081)")
     stand_ins = [Digits(x[:n], labels[:n], "stand-in digits", device) for x, labels in drawn]
-    results = read_both_ways(stand_ins, mnist)
     print(f"read right by judges of {EPOCHS} epochs, seed 0:")
     print("learnt from, tested on" + "".join(f"{digit:>7}" for digit in [*range(10), "all"]))
-    for way, (*digits, total) in results.items():
+    for way, learnt_from, tested_on in (("stand-ins, MNIST", stand_ins[0], mnist[1]),
+                                        ("MNIST, stand-ins", mnist[0], stand_ins[1])):
+        *digits, total = shares_read(learnt_from, tested_on)
         print(f"{way:22}" + "".join(f"{share:7.1%}" for share in digits) + f"{total:7.2%}")
 
 

@@ -12,14 +12,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from cscm77.studies.results_file import (
-    ResultsError,
-    Study,
-    parse,
-    provenance_of,
-    read_results,
-    run_command,
-)
+from cscm77.studies import results_file
+from cscm77.studies.results_file import Study, parse, read_results, run_command
 
 NAMES = ["real", "A, seed 0", "B, seed 0", "A, seed 1"]
 STUDY = Study("python -m tried", "Trains.", 3, Path("tried.json"), {"epochs"},
@@ -48,7 +42,7 @@ def run(path, tiny_mnist, monkeypatch):
         return {"epochs": epochs, "number": run.number}
 
     def prepare(loaders, epochs):
-        return provenance_of(loaders, epochs), {
+        return results_file.provenance_of(loaders, epochs), {
             name: (f"the {name}", partial(row_of, name, epochs)) for name in NAMES}
 
     def run(*options):
@@ -181,7 +175,7 @@ MADE_FROM = b'{"provenance": {"data": "MNIST", "training images": 5, "epochs": 1
     MADE_FROM + b'"results": {"A": {"minutes": 1}}}'])
 def test_a_damaged_file_is_named(content, path):
     path.write_bytes(content)
-    with pytest.raises(ResultsError) as caught:
+    with pytest.raises(results_file.ResultsError) as caught:
         read_results(STUDY, path)
     message = str(caught.value)
     assert message.startswith(f"{path}: expected results of python -m tried, found another or a "
