@@ -101,16 +101,6 @@ def test_the_line_that_takes_weights_out_of_a_checkpoint(tmp_path, monkeypatch, 
         assert torch.equal(model.state_dict()[name], weight)
 
 
-def test_no_placeholder_is_left():
-    assert "@@" not in EVERYTHING
-
-
-@pytest.mark.parametrize("path", [*TOP.glob("*.ipynb"), TOP / "pyproject.toml"],
-                         ids=lambda path: path.name)
-def test_text_files_are_utf_8(path):
-    path.read_text(encoding="utf-8")
-
-
 def test_nothing_is_pinned():
     needs = [line for line in (TOP / "requirements.txt").read_text().splitlines()
              if line and not line.startswith("#")]

@@ -70,7 +70,6 @@ class Judge(nn.Module):
         return self.head(self.body(x))
 
     def __str__(self):
-        """Say what it is and how far it can be trusted."""
         return (f"judge: a CNN trained on {self.made_from}, "
                 f"{100 * self.accuracy:.2f} % right on the test images")
 

@@ -45,16 +45,12 @@ def where_torchmetrics_is_installed():
         print(missing)
 
 
-# ---------------------------------------------------------------- samples
-
-
 def generate(network, latents, low=0.0):
     """Turn latents into images in [0, 1], (N, 1, 28, 28) without gradient, in eval mode.
 
-    Args:
-        network: a generator, or the decoder of a VAE: (N, Z) -> (N, ...), square pictures.
-        latents: (N, Z); drawn beforehand, so that neither batches nor the model change them.
-        low: the least value that the network gives: 0 for a sigmoid, -1 for a tanh.
+    By a generator, or the decoder of a VAE: (N, Z) -> (N, ...), square pictures from `low` to 1,
+    which is 0 for a sigmoid and -1 for a tanh. The latents (N, Z) are drawn beforehand: neither
+    batches nor the model change them.
     """
     latents = latents.to(device_of(network), dtype_of(network))
     with measuring(network):
@@ -65,17 +61,17 @@ def generate(network, latents, low=0.0):
 
 
 class Quality(NamedTuple):
-    """What is measured of N samples against M real images."""
+    """What is measured of N samples against M real images, as the functions below define it."""
 
     frechet: float
     kernel: float
     kernel_sd: float  # over the subsets
     score: float
     uniformity: float
-    precision: float
-    recall: float
-    density: float
-    coverage: float
+    precision: float  # share of samples that lie in some real image's ball
+    recall: float  # share of real images in some sample's ball
+    density: float  # real balls that a sample lies in, / k; about 1 for real images, or above
+    coverage: float  # share of real images whose ball holds a sample
     classes: list  # the number of samples of each, C
 
     def numbers(self):
@@ -132,7 +128,7 @@ def frechet_distance(real, fake):
     return max(distance, 0.0)  # rounding can lead below 0
 
 
-def kernel_distance(real, fake, subsets=SUBSETS):
+def kernel_distance(real, fake):
     """Squared maximum mean discrepancy under the kernel (x.y / F + 1)^3, unbiased: mean, sd.
 
     Binkowski et al. (2018). Over random subsets of features (M, F) and (N, F), M and N > 1; the
@@ -146,7 +142,7 @@ def kernel_distance(real, fake, subsets=SUBSETS):
         return features[torch.randperm(len(features))[:size]].double()
 
     with seeded(torch.device("cpu")):
-        distances = torch.stack([poly_mmd(some_of(real), some_of(fake)) for _ in range(subsets)])
+        distances = torch.stack([poly_mmd(some_of(real), some_of(fake)) for _ in range(SUBSETS)])
     mean = check_finite("kernel distance", distances.mean().item())
     return mean, distances.std(unbiased=False).item()
 
@@ -177,22 +173,15 @@ def distance_from_uniform(counts):
     return 0.5 * (counts.double() / total - 1 / len(counts)).abs().sum().item()
 
 
-class Neighbourhoods(NamedTuple):
-    """Kynkaanniemi et al. (2019), equation 2; Naeem et al. (2020), section 3."""
+def neighbourhoods(real, fake, real_radii=None):
+    """The precision, recall, density and coverage of a `Quality`.
 
-    precision: float  # share of samples that lie in some real image's ball
-    recall: float  # share of real images in some sample's ball
-    density: float  # real balls that a sample lies in, / k; about 1 for real images, or above
-    coverage: float  # share of real images whose ball holds a sample
-
-
-def neighbourhoods(real, fake, k=NEIGHBOURS, real_radii=None):
-    """How samples lie among real images: a ball reaches to the k-th neighbour of one's own kind.
-
-    Of features (M, F) and (N, F), M and N > k, and `radii(real, k)`, where they are known already.
+    A ball reaches to the k-th neighbour of one's own kind: Kynkaanniemi et al. (2019), equation 2;
+    Naeem et al. (2020), section 3. Of features (M, F) and (N, F), M and N > k, and `radii(real)`,
+    where they are known already.
     """
-    _check_features(real, fake, least=k + 1)
-    real_radii, fake_radii = radii(real, k) if real_radii is None else real_radii, radii(fake, k)
+    _check_features(real, fake, least=NEIGHBOURS + 1)
+    real_radii, fake_radii = radii(real) if real_radii is None else real_radii, radii(fake)
     balls = torch.zeros(len(fake), dtype=torch.int64, device=fake.device)  # that a sample lies in
     recalled, covered = [], []
     for some, radius in zip(real.split(CHUNK), real_radii.split(CHUNK), strict=True):
@@ -203,12 +192,12 @@ def neighbourhoods(real, fake, k=NEIGHBOURS, real_radii=None):
         recalled.append((distance <= fake_radii[None]).any(dim=1))
     shares = balls > 0, torch.cat(recalled), balls, torch.cat(covered)
     precision, recall, density, coverage = (share.double().mean().item() for share in shares)
-    return Neighbourhoods(precision, recall, density / k, coverage)
+    return precision, recall, density / NEIGHBOURS, coverage
 
 
-def radii(features, k=NEIGHBOURS):
+def radii(features):
     """The distance of each row to its k-th nearest other row, (N,)."""
-    return torch.cat([torch.cdist(part, features).kthvalue(k + 1, dim=1).values
+    return torch.cat([torch.cdist(part, features).kthvalue(NEIGHBOURS + 1, dim=1).values
                       for part in features.split(CHUNK)])
 
 

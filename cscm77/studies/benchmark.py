@@ -59,15 +59,6 @@ class Row(NamedTuple):
     networks: tuple = ()  # functions that make them: of a VAE, or of D and G
 
 
-class Result(NamedTuple):
-    """The measurements of one row; the seconds are {column: [one a round]}."""
-
-    row: Row
-    seconds: dict
-    product_seconds: dict  # of the matrix products in it, for the columns of our loop
-    memory: str = "-"  # peaks in GiB, "reference / ours"
-
-
 REFERENCE = Column("reference", "reference", "highest")
 STRICT = Column("ours, strict float32", "ours", "highest")
 MEDIUM = Column("ours, medium", "ours", "medium")
@@ -78,41 +69,37 @@ ROWS = {"vae": Row("VAE epoch", "s", (partial(VAE, PIXELS),)),
         "dc-gan": Row("DC-GAN step", "ms", (gan.build_dc_classifier, gan.build_dc_generator)),
         "pictures": Row(f"`show_images({BATCH_SIZE})`", "ms")}
 VAES = ("vae", "cvae")
+TITLES = (*(column.title for column in COLUMNS), "ratio, strict", "ratio, medium",
+          "peak memory in GiB, reference / ours", "ours over its own products, strict / medium")
 
 
-# ---------------------------------------------------------------- ours, and what the two share
-
-
-def train_ours(model, networks, batches):
-    """Train by our loops; the arguments are those of `reference.train_as_in_the_brief`."""
-    if model in VAES:
-        train_vae(0, *networks, batches, cond=model == "cvae")
-        return
-    solvers = [gan.get_optimizer(network) for network in networks]
+def gan_epoch(D, G, batches):
+    """Train a GAN by our loop; the arguments are those of `reference.gan_epoch`."""
+    solvers = [gan.get_optimizer(network) for network in (D, G)]
     with TemporaryDirectory() as folder:
-        run_a_gan(*networks, *solvers, gan.discriminator_loss, gan.generator_loss,
+        run_a_gan(D, G, *solvers, gan.discriminator_loss, gan.generator_loss,
                   Path(folder) / "gan.png", show_every=len(batches) + 1, batch_size=BATCH_SIZE,
                   num_epochs=1, loader_train=batches)
 
 
-LOOPS = {"reference": reference.train_as_in_the_brief, "ours": train_ours}
-
-
-def build_networks(model):
-    """Make a model's networks from the seed: [VAE], or [D, G]."""
-    reset_seed(SEED)
-    return [make().to(default_device()) for make in ROWS[model].networks]
+LOOPS = {"reference": (reference.vae_epoch, reference.gan_epoch),
+         "ours": (partial(train_vae, 0), gan_epoch)}
 
 
 def train(model, loop, batches):
-    """Train a fresh model by one of the loops; returns the seconds it took, and the networks.
+    """Train a fresh model by one of the loops; returns the seconds, and [VAE] or [D, G].
 
     What the loop prints is swallowed. The processes that loaded images are gone when this returns.
     """
-    networks = build_networks(model)
+    reset_seed(SEED)
+    networks = [make().to(default_device()) for make in ROWS[model].networks]
+    vae_loop, gan_loop = LOOPS[loop]
     start = now()
     with redirect_stdout(io.StringIO()):
-        LOOPS[loop](model, networks, batches)
+        if model in VAES:
+            vae_loop(*networks, batches, cond=model == "cvae")
+        else:
+            gan_loop(*networks, batches)
     [seconds] = intervals([start, now()])
     for process in multiprocessing.active_children():
         process.join()
@@ -146,26 +133,27 @@ def measure_in_turns(row, columns, rounds, measure, measure_products=None):
     """Measure the columns one after another, round by round, each in its own arithmetic.
 
     `measure`, of a loop's name, returns seconds, `measure_products` those of our products alone.
+    Both come back as {column: [seconds, one a round]}, the products for columns of our loop.
     """
-    result = Result(row, *({column: [] for column in columns} for _ in range(2)))
+    of_steps, of_products = {}, {}
     for number in range(1, rounds + 1):
         for column in columns:
             with column.arithmetic():
-                result.seconds[column].append(measure(column.loop))
+                seconds = measure(column.loop)
+                of_steps.setdefault(column, []).append(seconds)
                 if measure_products and column.loop == "ours":
-                    result.product_seconds[column].append(measure_products())
-            took = median_text(result.seconds[column][-1:], row.unit)
-            print(f"{row.title}, round {number} of {rounds}, {column.title}: {took}", flush=True)
-    return result
+                    of_products.setdefault(column, []).append(measure_products())
+            print(f"{row.title}, round {number} of {rounds}, {column.title}: "
+                  f"{median_text([seconds], row.unit)}", flush=True)
+    return of_steps, of_products
 
 
 def measure_model(model, loaders, rounds, steps):
     """Measure a model by its loops' loaders; steps: of a GAN and of the products, in a round."""
-    for column in COLUMNS:
+    for column in COLUMNS:  # to warm up; the last is ours, whose products are timed
+        batches = reference.RecordedBatches(loaders[column.loop])
         with column.arithmetic():
-            train(model, column.loop, TimedBatches(loaders[column.loop], reference.WARM_UP))
-    batches = reference.RecordedBatches(loaders["ours"])
-    train(model, "ours", batches)
+            train(model, column.loop, batches)
     at_once = len(loaders["ours"]) if model in VAES else 1  # steps that are timed as one
     return measure_in_turns(
         ROWS[model], COLUMNS, rounds, lambda loop: time_model(model, loop, loaders[loop], steps),
@@ -181,24 +169,25 @@ def measure_pictures(images, rounds):
 
 
 def peak_memories(model, folder, digits):
-    """The peak memory of both loops, in GiB, from MNIST's folder and (images, labels)."""
-    print(f"{ROWS[model].title}: peak memory, in processes of their own", flush=True)
+    """The peak memory of both loops as text, in GiB, from MNIST's folder and (images, labels).
+
+    A "-" stands where a training failed, or the system does not tell.
+    """
+    title, peaks = ROWS[model].title, []
+    print(f"{title}: peak memory, in processes of their own", flush=True)
     with TemporaryDirectory() as temporary:
         path = Path(temporary) / "digits.pt"
         torch.save(digits, path)
-        return " / ".join(peak_memory_of(model, loop, folder, path) for loop in LOOPS)
-
-
-def peak_memory_of(model, loop, folder, digits):
-    """The peak memory of a training as text, "-" where it failed or the system does not tell."""
-    child = subprocess.run([sys.executable, "-c", CHILD, TOP, model, loop, folder or "", digits],
-                           capture_output=True, text=True)
-    if child.returncode == 0:
-        return child.stdout.split()[-1]
-    reason = child.stderr.strip().rpartition("\n")[2]
-    print(f"{ROWS[model].title}, peak memory, {loop}: not measured "
-          f"(status {child.returncode}: {reason})")
-    return "-"
+        for loop in LOOPS:
+            child = subprocess.run(
+                [sys.executable, "-c", CHILD, TOP, model, loop, folder or "", path],
+                capture_output=True, text=True)
+            peaks.append("-" if child.returncode else child.stdout.split()[-1])
+            if child.returncode:
+                reason = child.stderr.strip().rpartition("\n")[2]
+                print(f"{title}, peak memory, {loop}: not measured "
+                      f"(status {child.returncode}: {reason})")
+    return " / ".join(peaks)
 
 
 def report_peak_memory(model, loop, folder, digits):
@@ -208,8 +197,8 @@ def report_peak_memory(model, loop, folder, digits):
     """
     plt.switch_backend("agg")
     if loop == "ours":
-        column, options = MEDIUM, parse(["--mnist", folder] if folder else [])
-        loader = results_file.load_images(options).train
+        column = MEDIUM
+        loader = results_file.load_images(parse(["--mnist", folder] * bool(folder))).train
         keep_freed_memory()
     else:
         column = REFERENCE
@@ -231,37 +220,26 @@ def median_text(seconds, unit):
 
 def median_ratio(seconds, others):
     """The median over rounds of seconds / others as text; "-" where either was not measured."""
-    if not seconds or not others:
-        return "-"
-    return f"{median(a / b for a, b in zip(seconds, others, strict=True)):.1f}"
+    ratios = [a / b for a, b in zip(seconds, others, strict=False)]  # none where one is empty
+    return f"{median(ratios):.1f}" if ratios else "-"
 
 
-def table(results):
-    """Set `Result`s in a Markdown table."""
-    titles = (*(column.title for column in COLUMNS), "ratio, strict", "ratio, medium",
-              "peak memory in GiB, reference / ours",
-              "ours over its own products, strict / medium")
-    return as_markdown("", titles, {result.row.title: _cells(result) for result in results})
+def cells(unit, of_steps, of_products, memory):
+    """The texts under `TITLES` of what `measure_in_turns` returned, and of the peak memories."""
+    of_brief, *of_ours = (of_steps.get(column, []) for column in COLUMNS)
+    over_products = [median_ratio(of_steps[column], of_products[column]) for column in of_products]
+    return (*(median_text(seconds, unit) for seconds in (of_brief, *of_ours)),
+            *(median_ratio(of_brief, seconds) for seconds in of_ours), memory,
+            " / ".join(over_products) or "-")
 
 
-def _cells(result):
-    of_brief, *of_ours = (result.seconds.get(column, []) for column in COLUMNS)
-    over_products = " / ".join(
-        median_ratio(seconds, result.product_seconds.get(column, []))
-        for column, seconds in zip((STRICT, MEDIUM), of_ours, strict=True))
-    return (*(median_text(seconds, result.row.unit) for seconds in (of_brief, *of_ours)),
-            *(median_ratio(of_brief, seconds) for seconds in of_ours), result.memory,
-            "-" if over_products == "- / -" else over_products)
-
-
-def conditions(data, options):
-    """What the table was made from, the training `Digits` and the options, and how to read it."""
-    most = len(data) // BATCH_SIZE
-    fc, dc = (min(steps, most) for steps in (options.steps, dc_steps(options.steps)))
+def conditions(data, rounds, steps):
+    """What the table was made from, the training `Digits` and {row: steps}, and how to read it."""
+    fc, dc = (min(steps[model], len(data) // BATCH_SIZE) for model in ("fc-gan", "dc-gan"))
     device, workers = data.pixels.device, reference.WORKERS
     return f"""\
 {processor_name(device)}, cores used: {torch.get_num_threads()}, torch {torch.__version__};
-{data.name}, {len(data):,} training images, rounds: {options.rounds}, seed {SEED}.
+{data.name}, {len(data):,} training images, rounds: {rounds}, seed {SEED}.
 A GAN's step is the median of {fc} (DC-GAN: {dc}) in a round.
 Times are medians over the rounds, ratios medians of those within a round.
 Peak memory is that of a process that only trains, ours at medium; the reference's {workers}
@@ -300,27 +278,22 @@ def parse(arguments):
     return options
 
 
-def dc_steps(steps):
-    """The number of DC-GAN steps that are timed where an FC-GAN takes `steps`."""
-    return max(1, steps // DC_FRACTION)
-
-
 def run(options):
     """Measure what the options ask for, and print the table."""
     ours = results_file.load_images(options).train
     data = ours.dataset
     digits = data.pixels[:, 0].cpu(), data.labels.cpu()  # (N, 28, 28), (N,)
     loaders = {"reference": reference.reference_loader(*digits), "ours": ours}
-    results = []
+    steps = dict.fromkeys(ROWS, options.steps) | {"dc-gan": max(1, options.steps // DC_FRACTION)}
+    lines = {}
     for row in dict.fromkeys(options.rows or ROWS):
         if row == "pictures":
-            results.append(measure_pictures(data[:BATCH_SIZE][0], options.rounds))
+            memory, measured = "-", measure_pictures(data[:BATCH_SIZE][0], options.rounds)
         else:
             memory = peak_memories(row, options.mnist, digits)
-            steps = dc_steps(options.steps) if row == "dc-gan" else options.steps
-            result = measure_model(row, loaders, options.rounds, steps)
-            results.append(result._replace(memory=memory))
-    print(f"\n{conditions(data, options)}\n\n{table(results)}")
+            measured = measure_model(row, loaders, options.rounds, steps[row])
+        lines[ROWS[row].title] = cells(ROWS[row].unit, *measured, memory)
+    print(f"\n{conditions(data, options.rounds, steps)}\n\n{as_markdown('', TITLES, lines)}")
 
 
 if __name__ == "__main__":

@@ -53,18 +53,8 @@ def reference_loader(images, labels):
                       num_workers=WORKERS)
 
 
-def train_as_in_the_brief(model, networks, batches):
-    """Train a model's [VAE], or [D, G], by the loop that the brief and public solutions write.
-
-    The batches are of (images (N, 1, 28, 28) in [0, 1], labels (N,)).
-    """
-    if model in ("vae", "cvae"):
-        _brief_vae_epoch(*networks, batches, cond=model == "cvae")
-    else:
-        _brief_gan_epoch(*networks, batches)
-
-
-def _brief_vae_epoch(model, batches, cond):
+def vae_epoch(model, batches, cond):
+    """Train a VAE or CVAE on batches of (images (N, 1, 28, 28) in [0, 1], labels (N,))."""
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
     model.train()
     device = device_of(model)
@@ -81,7 +71,8 @@ def _brief_vae_epoch(model, batches, cond):
     print(f"Train Epoch: 0 \tLoss: {last:.6f}")
 
 
-def _brief_gan_epoch(D, G, batches):
+def gan_epoch(D, G, batches):
+    """Train a GAN on batches of (images (N, 1, 28, 28) in [0, 1], labels (N,))."""
     D_solver, G_solver = (torch.optim.Adam(network.parameters(), lr=1e-3, betas=(0.5, 0.999))
                           for network in (D, G))
     device = device_of(D)
@@ -159,13 +150,6 @@ class RecordedBatches:
                 yield batch
 
 
-@torch.no_grad()
-def multiply_again(products):
-    """Make the products of a step again, one after another; what comes out is thrown away."""
-    for product in products:
-        product()
-
-
 def recorded(step):
     """A step as one CUDA graph, as our loops replay theirs; on a CPU the step as it is."""
     if default_device().type == "cpu":
@@ -180,9 +164,13 @@ def recorded(step):
 
 
 def time_products(products, repeats):
-    """The median seconds of a step's products alone, made so often."""
-    again = recorded(partial(multiply_again, products))
-    moments = []
+    """The median seconds of a step's products alone, made so often; results are thrown away."""
+    @torch.no_grad()
+    def multiply():
+        for product in products:
+            product()
+
+    again, moments = recorded(multiply), []
     for _ in range(WARM_UP + repeats):
         again()
         moments.append(now())

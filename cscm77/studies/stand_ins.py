@@ -16,21 +16,6 @@ from cscm77.data.strokes import stand_in_digits
 from cscm77.measure.judge import EPOCHS, Judge, train_judge
 from cscm77.studies.results_file import exit_status, image_parser, load_images
 
-MNIST_MEAN, MNIST_SD = 0.1307, 0.3081  # of the training pixels on the scale [0, 1]
-
-
-def mean_and_sd(pixels):
-    """Mean and standard deviation, on the scale [0, 1], of pixels that are bytes."""
-    share = pixels.flatten().bincount(minlength=256).double() / pixels.numel()
-    level = torch.linspace(0, 1, 256, dtype=torch.float64, device=pixels.device)
-    mean = (share * level).sum()
-    return mean.item(), (share * (level - mean) ** 2).sum().sqrt().item()
-
-
-def number_of_twins(pixels):
-    """The number of pictures (N, 28, 28) that are equal to an earlier one."""
-    return len(pixels) - len({picture.tobytes() for picture in pixels.cpu().numpy()})
-
 
 def shares_read(learnt_from, tested_on):
     """The shares of `Digits`, of 0 to 9 and of all, that a judge which learnt from others reads."""
@@ -41,12 +26,6 @@ def shares_read(learnt_from, tested_on):
     return [right[labels == digit].mean().item() for digit in range(10)] + [right.mean().item()]
 
 
-def read_both_ways(stand_ins, mnist):
-    """What judges of the one read in the other, both (training, test): {way: `shares_read`}."""
-    return {"stand-ins, MNIST": shares_read(stand_ins[0], mnist[1]),
-            "MNIST, stand-ins": shares_read(mnist[0], stand_ins[1])}
-
-
 def main(arguments=None):
     """Run the command line; returns the exit status."""
     return exit_status(partial(run, parse(arguments)), "what was measured is not kept")
@@ -54,26 +33,26 @@ def main(arguments=None):
 
 def parse(arguments):
     """Read the command line."""
-    parser = image_parser("python -m cscm77.studies.stand_ins", run.__doc__)
-    return parser.parse_args(arguments)
+    return image_parser("python -m cscm77.studies.stand_ins", run.__doc__).parse_args(arguments)
 
 
 def run(options):
     """Measure the stand-in digits against MNIST."""
     loaders = load_images(options, num_val=0, source="mnist")
     mnist, start = (loaders.train.dataset, loaders.test.dataset), time.perf_counter()
-    drawn = stand_in_digits(device=mnist[0].pixels.device)
+    n, device = options.images, mnist[0].pixels.device
+    drawn = stand_in_digits(device=device)
     pixels = torch.cat([pixels for pixels, _ in drawn])
     print(f"drawn: {len(pixels):,} digits, seed 0, {time.perf_counter() - start:.1f} s")
-    print(f"equal to another: {number_of_twins(pixels)}")
-    print("pixel mean, sd: {:.4f}, {:.4f}".format(*mean_and_sd(drawn[0][0])),
-          f"(MNIST {MNIST_MEAN}, {MNIST_SD})")
-    n, device = options.images, mnist[0].pixels.device
+    print(f"equal to another: {len(pixels) - len(pixels.unique(dim=0))}")
+    sd, mean = torch.std_mean(drawn[0][0] / 255, correction=0)
+    print(f"pixel mean, sd: {mean:.4f}, {sd:.4f} (MNIST 0.1307, 0.3081)")
     stand_ins = [Digits(x[:n], labels[:n], "stand-in digits", device) for x, labels in drawn]
-    results = read_both_ways(stand_ins, mnist)
     print(f"read right by judges of {EPOCHS} epochs, seed 0:")
     print("learnt from, tested on" + "".join(f"{digit:>7}" for digit in [*range(10), "all"]))
-    for way, (*digits, total) in results.items():
+    for way, learnt_from, tested_on in (("stand-ins, MNIST", stand_ins[0], mnist[1]),
+                                        ("MNIST, stand-ins", mnist[0], stand_ins[1])):
+        *digits, total = shares_read(learnt_from, tested_on)
         print(f"{way:22}" + "".join(f"{share:7.1%}" for share in digits) + f"{total:7.2%}")
 
 

@@ -30,8 +30,14 @@ def test_it_is_trained_once_and_then_read(loaders, tmp_path, capsys):
     assert [path.name for path in (tmp_path / "judge").iterdir()] == ["300 of MNIST.pt"]
 
 
+@pytest.fixture
+def untaught(monkeypatch):
+    """Judges keep their first weights."""
+    monkeypatch.setattr(module, "train_judge", lambda judge, digits: None)
+
+
 def test_a_judge_whose_file_is_old_or_damaged_is_trained_again(
-        loaders, tmp_path, capsys, monkeypatch):
+        untaught, loaders, tmp_path, capsys, monkeypatch):
     judge_of(loaders, tmp_path)
     (tmp_path / "judge" / "300 of MNIST.pt").write_bytes(b"no checkpoint")
     judge_of(loaders, tmp_path)
@@ -40,8 +46,8 @@ def test_a_judge_whose_file_is_old_or_damaged_is_trained_again(
     assert capsys.readouterr().out.count("Training the judge") == 3
 
 
-def test_why_it_cannot_be_kept_is_said_in_words(loaders, tmp_path, capsys, full_disk):
-    assert judge_of(loaders, tmp_path).accuracy > 0.2
+def test_why_it_cannot_be_kept_is_said_in_words(untaught, loaders, tmp_path, capsys, full_disk):
+    assert 0 <= judge_of(loaders, tmp_path).accuracy < 0.4
     assert ("The judge cannot be kept as 300 of MNIST.pt (No space left on device), "
             "and is trained again") in capsys.readouterr().out
 

@@ -1,27 +1,37 @@
-"""A judge that knows nothing, a loader of five letters, few images."""
+"""A judge that knows nothing, a loader of five letters, few images, a clock that doubles."""
+
+import itertools
 
 import pytest
 
 from cscm77.data.loaders import mnist_loaders
 from cscm77.measure.judge import Judge
-from cscm77.studies import choices, comparison
-
-
-class Letters:
-    """A loader of five batches."""
-
-    dataset = "the data"
-
-    def __len__(self):
-        return 5
-
-    def __iter__(self):
-        return iter("abcde")
+from cscm77.studies import choices, comparison, reference
 
 
 @pytest.fixture
 def letters():
-    return Letters()
+    class Loader(list):
+        dataset = "the data"
+
+    return Loader("abcde")
+
+
+@pytest.fixture
+def loaders(tiny_mnist, monkeypatch):
+    """The brief's loader and ours, of four batches; settings that a command makes are undone."""
+    monkeypatch.setenv("CSCM77_IMAGES", "512")
+    monkeypatch.setattr(reference, "WORKERS", 0)  # processes that load take a while to start
+    ours = mnist_loaders(root=tiny_mnist, source="mnist").train
+    images, labels = ours.dataset.pixels[:, 0], ours.dataset.labels
+    return {"reference": reference.reference_loader(images, labels), "ours": ours}
+
+
+@pytest.fixture
+def ticks(monkeypatch):
+    """A clock that shows 1, 3, 7, 15 ... seconds: what begins at the n-th look takes 2**n."""
+    shown = itertools.accumulate(2**n for n in itertools.count())
+    monkeypatch.setattr(reference.time, "perf_counter", lambda: next(shown))
 
 
 @pytest.fixture

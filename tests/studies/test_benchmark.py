@@ -2,7 +2,6 @@
 
 # ruff: noqa: D103
 
-import itertools
 import multiprocessing
 
 import matplotlib.pyplot as plt
@@ -12,7 +11,7 @@ import torch
 from cscm77.data import loaders as data_loaders
 from cscm77.data import mnist
 from cscm77.studies import benchmark, reference
-from cscm77.studies.benchmark import COLUMNS, MEDIUM, REFERENCE, ROWS, STRICT, Result, main, train
+from cscm77.studies.benchmark import COLUMNS, MEDIUM, REFERENCE, ROWS, STRICT, main, train
 from cscm77.studies.reference import TimedBatches
 
 pytestmark = [  # the brief's two processes: newer Pythons warn of the fork, torch of a single core
@@ -21,42 +20,34 @@ pytestmark = [  # the brief's two processes: newer Pythons warn of the fork, tor
 ]
 
 
-@pytest.fixture(autouse=True)
-def images(monkeypatch):
-    """Four steps an epoch; what main sets is undone. Processes that load take a while to start."""
-    monkeypatch.setenv("CSCM77_IMAGES", "512")
-    monkeypatch.setattr(reference, "WORKERS", 0)
-
-
-@pytest.fixture
-def loaders(tiny_mnist):
-    ours = data_loaders.mnist_loaders(root=tiny_mnist, source="mnist").train
-    images, labels = ours.dataset.pixels[:, 0], ours.dataset.labels
-    return {"reference": reference.reference_loader(images, labels), "ours": ours}
-
-
 def weights(networks):
     return torch.cat([tensor.flatten().double() for network in networks
                       for tensor in network.state_dict().values()])
 
 
-def trained(model, column, loaders):
-    with column.arithmetic():
-        return weights(train(model, column.loop, TimedBatches(loaders[column.loop]))[1])
+def first_weights(model):
+    torch.manual_seed(benchmark.SEED)
+    return weights([make() for make in ROWS[model].networks])
 
 
 # ---------------------------------------------------------------- like with like
 
 
 @pytest.mark.parametrize("model", ["vae", "cvae", "fc-gan"])
-def test_both_loops_end_at_the_same_weights(model, loaders):
-    start = weights(benchmark.build_networks(model))
-    of_brief, of_ours = (trained(model, column, loaders) for column in (REFERENCE, STRICT))
-    moved = (of_brief - start).abs().mean()
+def test_both_loops_end_at_the_same_weights_and_say_nothing(model, loaders, capsys):
+    ends = []
+    for column in (REFERENCE, STRICT):
+        batches = TimedBatches(loaders[column.loop])
+        with column.arithmetic():
+            ends.append(weights(train(model, column.loop, batches)[1]))
+        assert len(benchmark.intervals(batches.asked)) == 4  # once a step
+    of_brief, of_ours = ends
+    moved = (of_brief - first_weights(model)).abs().mean()
     assert moved > 1e-4
     assert (of_ours - of_brief).abs().mean() < 1e-3 * moved
     # at most a step of Adam: where a gradient is nearly zero, so is its sign
     assert (of_ours - of_brief).abs().max() < 1e-3
+    assert capsys.readouterr().out == ""
 
 
 def test_both_loops_train_the_same_dc_gan_each_in_its_memory_format(loaders):
@@ -65,8 +56,7 @@ def test_both_loops_train_the_same_dc_gan_each_in_its_memory_format(loaders):
     for theirs, network in zip(of_brief, of_ours, strict=True):
         assert all(p.is_contiguous() for p in theirs.parameters())
         assert not all(p.is_contiguous() for p in network.parameters())
-    start = weights(benchmark.build_networks("dc-gan"))
-    moved = (weights(of_brief) - start).abs().mean()
+    moved = (weights(of_brief) - first_weights("dc-gan")).abs().mean()
     # Adam's first step has one size wherever it goes, and gradients near zero go either way
     assert (weights(of_ours) - weights(of_brief)).abs().mean() < 0.1 * moved
 
@@ -80,46 +70,28 @@ def test_processes_that_load_images_are_gone(loaders, monkeypatch):
     assert multiprocessing.active_children() == []
 
 
-@pytest.mark.parametrize("loop", ["reference", "ours"])
-def test_both_loops_ask_once_a_step_and_what_they_print_is_swallowed(loop, loaders,
-                                                                     capsys):
-    capsys.readouterr()
-    batches = TimedBatches(loaders[loop], 3)
-    train("fc-gan", loop, batches)
-    train("vae", loop, TimedBatches(loaders[loop], 1))
-    assert len(benchmark.intervals(batches.asked)) == 3
-    assert capsys.readouterr().out == ""
+# ---------------------------------------------------------------- rounds
 
 
 def test_pictures_are_drawn_and_freed():
-    result = benchmark.measure_pictures(torch.rand(4, 1, 28, 28), rounds=2)
+    seconds, _ = benchmark.measure_pictures(torch.rand(4, 1, 28, 28), rounds=2)
     assert plt.get_fignums() == []
-    assert {column: len(times) for column, times in result.seconds.items()} == {
-        REFERENCE: 2, STRICT: 2}
-
-
-# ---------------------------------------------------------------- rounds and ratios
-
-
-@pytest.fixture
-def ticks(monkeypatch):
-    """A clock that goes on by a second at each look."""
-    shown = itertools.count()
-    monkeypatch.setattr(reference.time, "perf_counter", lambda: next(shown))
+    assert {column: len(times) for column, times in seconds.items()} == {REFERENCE: 2, STRICT: 2}
 
 
 def test_the_time_of_a_gan_is_a_step_and_that_of_a_vae_an_epoch(ticks, letters, monkeypatch):
-    monkeypatch.setattr(benchmark, "LOOPS", {"ours": lambda model, networks, batches: [*batches]})
-    assert benchmark.time_model("fc-gan", "ours", letters, 3) == 1
-    assert benchmark.time_model("vae", "ours", letters, 3) == 7  # 5 batches, one request more, end
+    def loop(*arguments, cond=None):
+        assert arguments[-1].dataset == "the data" and list(arguments[-1])
 
-
-def flushes():
-    return (torch.tensor(1e-310, dtype=torch.float64) * 0.5).item() == 0
+    monkeypatch.setattr(benchmark, "LOOPS", {"ours": (loop, loop)})
+    # looks at the clock: the start, one at each request and one more (3 + 1 or 5 + 1), the end
+    assert benchmark.time_model("fc-gan", "ours", letters, 3) == 2**3  # of 2**2 to 2**4
+    assert benchmark.time_model("vae", "ours", letters, 3) == sum(2**n for n in range(7, 14))
 
 
 def arithmetic_now():
-    return torch.get_float32_matmul_precision(), flushes()
+    flushes = (torch.tensor(1e-310, dtype=torch.float64) * 0.5).item() == 0
+    return torch.get_float32_matmul_precision(), flushes
 
 
 def test_columns_take_turns_with_their_products_each_in_its_own_arithmetic(capsys):
@@ -129,20 +101,20 @@ def test_columns_take_turns_with_their_products_each_in_its_own_arithmetic(capsy
         seen.append((name, *arithmetic_now()))
         return len(seen)
 
-    result = benchmark.measure_in_turns(ROWS["vae"], COLUMNS, 2, measure,
-                                        lambda: measure("products"))
+    of_steps, of_products = benchmark.measure_in_turns(ROWS["vae"], COLUMNS, 2, measure,
+                                                       lambda: measure("products"))
     assert seen == 2 * [("reference", "highest", False), ("ours", "highest", True),
                         ("products", "highest", True), ("ours", "medium", True),
                         ("products", "medium", True)]
-    assert result.seconds == {REFERENCE: [1, 6], STRICT: [2, 7], MEDIUM: [4, 9]}
-    assert result.product_seconds == {REFERENCE: [], STRICT: [3, 8], MEDIUM: [5, 10]}
+    assert of_steps == {REFERENCE: [1, 6], STRICT: [2, 7], MEDIUM: [4, 9]}
+    assert of_products == {STRICT: [3, 8], MEDIUM: [5, 10]}
     assert capsys.readouterr().out.splitlines()[4] == (
         "VAE epoch, round 2 of 2, ours, strict float32: 7.00 s")
 
 
-@pytest.mark.parametrize("model, steps", [("vae", 4), ("fc-gan", 1)])
-def test_the_products_are_those_of_as_many_steps_as_are_timed_at_once(model, steps, loaders,
-                                                                     monkeypatch):
+@pytest.mark.parametrize("model, steps, number", [("vae", 4, 26), ("fc-gan", 1, 33)])
+def test_the_products_are_those_of_as_many_steps_as_are_timed_at_once(model, steps, number, loaders,
+                                                                      monkeypatch):
     timed = []
 
     def time_products(products, repeats):
@@ -150,18 +122,9 @@ def test_the_products_are_those_of_as_many_steps_as_are_timed_at_once(model, ste
         return 0.5
 
     monkeypatch.setattr(reference, "time_products", time_products)
-    result = benchmark.measure_model(model, loaders, rounds=2, steps=3)
-    assert result.product_seconds == {REFERENCE: [], STRICT: 2 * [steps / 2],
-                                      MEDIUM: 2 * [steps / 2]}
-    [(number, repeats)] = {*timed}
-    assert number == {"vae": 26, "fc-gan": 33}[model] and repeats == 3
-
-
-def test_ratios_are_medians_of_the_rounds():
-    assert benchmark.median_ratio([8.0, 9.0, 30.0], [2.0, 3.0, 3.0]) == "4.0"  # of 4, 3 and 10
-    assert benchmark.median_ratio([1.0], []) == benchmark.median_ratio([], [1.0]) == "-"
-    assert benchmark.median_text([0.5, 0.25, 3.0], "ms") == "500.0 ms"
-    assert benchmark.median_text([9.614], "s") == "9.61 s"
+    _, of_products = benchmark.measure_model(model, loaders, rounds=2, steps=3)
+    assert of_products == {STRICT: 2 * [steps / 2], MEDIUM: 2 * [steps / 2]}
+    assert {*timed} == {(number, 3)}
 
 
 # ---------------------------------------------------------------- peak memory
@@ -190,18 +153,19 @@ def test_peak_memory_of_a_process_of_its_own(kept_strokes, loaders):
 
 def test_a_process_that_fails_is_told_of(monkeypatch, capsys):
     monkeypatch.setattr(benchmark, "CHILD", "raise MemoryError('no more')")
-    assert benchmark.peak_memory_of("vae", "ours", None, "unused") == "-"
-    assert capsys.readouterr().out == (
-        "VAE epoch, peak memory, ours: not measured (status 1: MemoryError: no more)\n")
+    assert benchmark.peak_memories("vae", None, ()) == "- / -"
+    assert capsys.readouterr().out.splitlines()[1:] == [
+        f"VAE epoch, peak memory, {loop}: not measured (status 1: MemoryError: no more)"
+        for loop in ("reference", "ours")]
 
 
-def test_unknown_peak_memory_is_a_dash(tiny_mnist, monkeypatch, capsys):
+def test_unknown_peak_memory_is_a_dash(loaders, tiny_mnist, monkeypatch, capsys):
     monkeypatch.setattr(reference, "peak_memory", lambda: None)
     benchmark.report_peak_memory("vae", "ours", str(tiny_mnist), "")
     assert capsys.readouterr().out.split()[-1] == "-"
 
 
-# ---------------------------------------------------------------- the table and the command
+# ---------------------------------------------------------------- the command and its table
 
 
 def cells_of(text):
@@ -209,27 +173,7 @@ def cells_of(text):
             for line in text.splitlines() if line[:1] == "|"]
 
 
-def test_the_table_has_all_rows_and_columns():
-    seconds = {REFERENCE: [8.0, 9.0, 30.0], STRICT: [2.0, 3.0, 3.0], MEDIUM: [1.0, 1.0, 1.0]}
-    products = {REFERENCE: [], STRICT: [1.0, 2.0, 2.5], MEDIUM: [0.8] * 3}
-    results = [Result(ROWS[model], seconds, products, "0.75 / 0.80")
-               for model in ("vae", "cvae", "fc-gan", "dc-gan")]
-    drawn = {REFERENCE: [2.0], STRICT: [0.05]}
-    results.append(Result(ROWS["pictures"], drawn, {REFERENCE: [], STRICT: []}, "-"))
-    titles, rule, *rows = cells_of(benchmark.table(results))
-    assert titles == ["", "reference", "ours, strict float32", "ours, medium", "ratio, strict",
-                      "ratio, medium", "peak memory in GiB, reference / ours",
-                      "ours over its own products, strict / medium"]
-    assert [len(row) for row in (rule, *rows)] == [8] * 6
-    assert rows[0] == ["VAE epoch", "9.00 s", "3.00 s", "1.00 s", "4.0", "9.0", "0.75 / 0.80",
-                       "1.5 / 1.2"]
-    assert rows[2][:4] == ["FC-GAN step", "9000.0 ms", "3000.0 ms", "1000.0 ms"]
-    assert [row[0] for row in rows] == ["VAE epoch", "CVAE epoch", "FC-GAN step", "DC-GAN step",
-                                        "`show_images(128)`"]
-    assert rows[4][1:] == ["2000.0 ms", "50.0 ms", "-", "40.0", "-", "-", "-"]
-
-
-def test_the_command_ends_with_a_table(tiny_mnist, monkeypatch, capsys):
+def test_the_command_ends_with_a_table(loaders, tiny_mnist, monkeypatch, capsys):
     monkeypatch.setattr(benchmark, "peak_memories", lambda *_: "0.5 / 0.6")
     before = arithmetic_now()
     options = ["--mnist", str(tiny_mnist), "--images", "384", "--rounds", "1", "--steps", "2"]
@@ -247,21 +191,31 @@ def test_the_command_ends_with_a_table(tiny_mnist, monkeypatch, capsys):
     assert arithmetic_now() == before
 
 
-def test_everything_is_measured_when_nothing_is_named(tiny_mnist, monkeypatch, capsys):
+def test_everything_is_measured_when_nothing_is_named(loaders, tiny_mnist, monkeypatch, capsys):
     asked = []
 
-    def measure(model, loaders, rounds, steps):
+    def measure_model(model, loaders, rounds, steps):
         asked.append((model, rounds, steps))
-        return Result(ROWS[model], {column: [1.0] for column in COLUMNS}, {}, "-")
+        return ({REFERENCE: [8.0, 9.0, 30.0], STRICT: [2.0, 3.0, 3.0], MEDIUM: [1.0, 1.0, 1.0]},
+                {STRICT: [1.0, 2.0, 2.5], MEDIUM: [0.8] * 3})
 
-    monkeypatch.setattr(benchmark, "peak_memories", lambda *_: "-")
-    monkeypatch.setattr(benchmark, "measure_model", measure)
+    monkeypatch.setattr(benchmark, "peak_memories", lambda *_: "0.75 / 0.80")
+    monkeypatch.setattr(benchmark, "measure_model", measure_model)
     monkeypatch.setattr(benchmark, "measure_pictures",
-                        lambda images, rounds: measure("pictures", None, rounds, 0))
+                        lambda images, rounds: ({REFERENCE: [2.0], STRICT: [0.05]}, {}))
     assert main(["--mnist", str(tiny_mnist)]) == 0
-    assert asked == [("vae", 3, 100), ("cvae", 3, 100), ("fc-gan", 3, 100), ("dc-gan", 3, 20),
-                     ("pictures", 3, 0)]
-    assert len(cells_of(capsys.readouterr().out)) == 7
+    assert asked == [("vae", 3, 100), ("cvae", 3, 100), ("fc-gan", 3, 100), ("dc-gan", 3, 20)]
+    titles, rule, *rows = cells_of(capsys.readouterr().out)
+    assert titles == ["", "reference", "ours, strict float32", "ours, medium", "ratio, strict",
+                      "ratio, medium", "peak memory in GiB, reference / ours",
+                      "ours over its own products, strict / medium"]
+    ratios = ["4.0", "9.0", "0.75 / 0.80", "1.5 / 1.2"]  # medians of those of the rounds
+    of_vae, of_gan = (["9.00 s", "3.00 s", "1.00 s", *ratios],
+                      ["9000.0 ms", "3000.0 ms", "1000.0 ms", *ratios])
+    assert len(rule) == len(titles) and rows == [
+        ["VAE epoch", *of_vae], ["CVAE epoch", *of_vae],
+        ["FC-GAN step", *of_gan], ["DC-GAN step", *of_gan],
+        ["`show_images(128)`", "2000.0 ms", "50.0 ms", "-", "40.0", "-", "-", "-"]]
 
 
 @pytest.mark.parametrize("options, message", [
@@ -275,12 +229,10 @@ def test_bad_options(options, message, capsys):
     assert message in capsys.readouterr().err
 
 
-def test_ctrl_c_is_one_line_and_status_130(tiny_mnist, monkeypatch, capsys):
+def test_ctrl_c_is_one_line_and_status_130(loaders, tiny_mnist, monkeypatch, capsys):
     def stop(*_):
         raise KeyboardInterrupt
 
-    before = arithmetic_now()
     monkeypatch.setattr(benchmark, "peak_memories", stop)
     assert main(["vae", "--mnist", str(tiny_mnist)]) == 130
     assert len(capsys.readouterr().err.strip().splitlines()) == 1
-    assert arithmetic_now() == before
