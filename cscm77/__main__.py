@@ -16,7 +16,6 @@ import time
 from pathlib import Path
 
 import nbformat
-from ipykernel.kernelspec import get_kernel_dict
 from jupyter_client.kernelspec import KernelSpec
 from jupyter_client.manager import AsyncKernelManager
 from nbclient import NotebookClient
@@ -34,7 +33,9 @@ NOTEBOOKS = {"vae": PACKAGE_FOLDER / "variational_autoencoders.ipynb",
 WIDGET = "application/vnd.jupyter.widget-view+json"  # a page without a kernel has nothing behind it
 COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 OVERWRITTEN = re.compile(r"[^\n]*\r(?!\n)")  # what a progress bar leaves of a line
-CELL_LINE = re.compile(r"(?:Cell In\s*\[\d+\]|<ipython-input[^>]*>).*?line:?\s*(\d+)")
+CELL_LINE = re.compile(r"(?:Cell In\s*\[\d+\].*?line:?"  # IPython 8 and newer, then 7
+                       r'|ip(?:ykernel_|ython-input-)[^\s"]+"?(?:, line| in (?s:.*?)^-+>))\s*(\d+)',
+                       re.MULTILINE)
 
 
 class ThisPythonKernelManager(AsyncKernelManager):
@@ -42,8 +43,10 @@ class ThisPythonKernelManager(AsyncKernelManager):
 
     @property
     def kernel_spec(self):
-        """The kernel: ipykernel in `sys.executable`."""
-        return KernelSpec(**get_kernel_dict())
+        """The kernel: ipykernel in `sys.executable`, whose debugger is to warn of nothing."""
+        return KernelSpec(display_name="Python 3", language="python", argv=[
+            sys.executable, "-Xfrozen_modules=off", "-m", "ipykernel_launcher",
+            "-f", "{connection_file}"])
 
 
 class TerminalClient(NotebookClient):
