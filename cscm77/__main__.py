@@ -13,6 +13,7 @@ import re
 import subprocess
 import sys
 import time
+from functools import cache
 from pathlib import Path
 
 import nbformat
@@ -20,11 +21,11 @@ from jupyter_client.kernelspec import KernelSpec
 from jupyter_client.manager import AsyncKernelManager
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, DeadKernelError
-from nbconvert import HTMLExporter
 from nbconvert.preprocessors import CoalesceStreamsPreprocessor
 
 from cscm77.checks import check_whole
 from cscm77.files import free_name, reason_of, write_whole
+from cscm77.report.page import page_of
 from cscm77.utils import printable_output
 
 PACKAGE_FOLDER = Path(__file__).resolve().parent.parent
@@ -36,6 +37,7 @@ OVERWRITTEN = re.compile(r"[^\n]*\r(?!\n)")  # what a progress bar leaves of a l
 CELL_LINE = re.compile(r"(?:Cell In\s*\[\d+\].*?line:?"  # IPython 8 and newer, then 7
                        r'|ip(?:ykernel_|ython-input-)[^\s"]+"?(?:, line| in (?s:.*?)^-+>))\s*(\d+)',
                        re.MULTILINE)
+say_once = cache(print)  # of what may be the same for both notebooks
 
 
 class ThisPythonKernelManager(AsyncKernelManager):
@@ -157,9 +159,12 @@ def demonstrate(options):
     first = options.notebooks[0].resolve()
     environment = kernel_environment(options.output, options.images)
     environment.pop("TQDM_DISABLE", None)
+    words = [sys.executable, "-m", "jupyter", "lab", str(first)]
+    if getattr(os, "geteuid", lambda: None)() == 0:
+        print("You are root here, as in a container: JupyterLab is opened with --allow-root.")
+        words.append("--allow-root")
     try:
-        return subprocess.call([sys.executable, "-m", "jupyter", "lab", str(first)],
-                               cwd=first.parent, env=environment)
+        return subprocess.call(words, cwd=first.parent, env=environment)
     except KeyboardInterrupt:  # the way to end JupyterLab
         return 130
 
@@ -227,11 +232,13 @@ def write_executed(notebook, path):
     tidy(notebook)
     try:
         write_whole(path, nbformat.writes(notebook).rstrip("\n") + "\n")
-        html, _ = HTMLExporter().from_notebook_node(notebook)
+        html, reason = page_of(notebook)
         write_whole(path.with_suffix(".html"), html)
-        return None
     except OSError as error:
         return f"{path.name} was not written: {reason_of(error)}"
+    if reason:
+        say_once(reason)
+    return None
 
 
 def tidy(notebook):

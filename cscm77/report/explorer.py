@@ -5,6 +5,7 @@ page does not, so a static figure belongs beside it. Axes: N images, Z latents, 
 """
 
 import io
+from functools import partial
 
 import ipywidgets as widgets
 import matplotlib.pyplot as plt
@@ -77,14 +78,14 @@ class VAEExplorer(Explorer):
                                             description=f"latent {latent}")
                         for latent in self.latents]
         self.digit = widgets.ToggleButtons(options=range(self.model.num_classes or CLASSES),
-                                           description="digit")
-        self.digit.style.button_width = "30px"
+                                           description="digit", style={"button_width": "30px"})
         last = len(digits) - 1
         self.first, self.second = (
             widgets.BoundedIntText(index, min=0, max=last, description=name)
             for index, name in ((0, "from image"), (min(1, last), "to image")))
         self.morph = widgets.FloatSlider(0, min=0, max=1, step=0.02, description="morph")
-        self._observe(self._move, *self.sliders)
+        for latent, slider in zip(self.latents, self.sliders, strict=True):
+            self._observe(partial(self._move, latent, slider), slider)
         self._observe(self._morph, self.first, self.second, self.morph)
         self._observe(self._ask, self.digit)
         self._lay_out(*self.sliders, *[self.digit] * self.conditional,
@@ -98,10 +99,8 @@ class VAEExplorer(Explorer):
         self._follow()
         self._draw()
 
-    def _move(self):
-        for latent, slider in zip(self.latents, self.sliders, strict=True):
-            if abs(slider.value - self._shown(latent)) > 1e-9:  # others may lie outside of theirs
-                self.z[0, latent] = slider.value
+    def _move(self, latent, slider):
+        self.z[0, latent] = slider.value
         self._draw()
 
     def _ask(self):
@@ -126,12 +125,9 @@ class VAEExplorer(Explorer):
     def _one_hot(self, digit):
         return one_hot([digit], len(self.digit.options), like=self.z)  # (1, C)
 
-    def _shown(self, latent):
-        return round(max(-REACH, min(REACH, self.z[0, latent].item())), 1)
-
     def _follow(self):
         for latent, slider in zip(self.latents, self.sliders, strict=True):
-            self._set(slider, self._shown(latent))
+            self._set(slider, round(self.z[0, latent].item(), 1))  # a slider ends at its reach
 
     def _draw(self):
         latents = torch.cat((self.z, self.label), dim=1) if self.conditional else self.z
@@ -141,13 +137,18 @@ class VAEExplorer(Explorer):
 class GANExplorer(Explorer):
     """A walk between two noises for each of a grid of digits, by one of several generators.
 
-    They are {name: G}, (N, Z) in [-1, 1] -> (N, 784) in [-1, 1]; the seed is that of *resample*.
+    They are {name: G}, (N, Z) in [-1, 1] -> (N, 784) in [-1, 1], the first of them shown where
+    `opens_on` names no other; the seed is that of *resample*.
     """
 
-    def __init__(self, generators, noise_size=96, seed=0):
+    def __init__(self, generators, noise_size=96, seed=0, *, opens_on=None):
         super().__init__(seed)
         self.generators, self.noise_size = generators, noise_size
-        self.name = widgets.Dropdown(options=list(generators), description="drawn by")
+        names = list(generators)
+        if opens_on not in (None, *names):
+            raise ValueError(f"opens_on: expected one of {', '.join(names)}, found {opens_on!r}")
+        self.name = widgets.Dropdown(options=names, value=opens_on or names[0],
+                                     description="drawn by")
         self.walk = widgets.FloatSlider(0, min=0, max=1, step=0.02, description="walk")
         self._observe(self._draw, self.name, self.walk)
         self._lay_out(self.name, self.walk, self.resample)
