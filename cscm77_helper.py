@@ -300,8 +300,7 @@ def _same_noise(G, noise_size):
 
 def _show_progress(journal):
     print(journal.line(len(journal.log) - 1))
-    show_and_close(draw_digits(journal.samples))
-    print()
+    show_and_close(draw_digits(journal.samples, columns=len(journal.samples)))
 
 
 def _save_samples(run, path):
