@@ -17,7 +17,9 @@ from cscm77.report.pictures import draw_digits, save_picture, show_and_close
 from cscm77.training.begin import begin_gan, begin_vae, show_restored_epoch
 from cscm77.training.journal import GANHistory, LossLog, VAEEpoch, VAELosses
 from cscm77.training.replay import Replayed
+from cscm77.training.run import EpochRun
 from cscm77.utils import (
+    copy_of,
     device_of,
     dtype_of,
     eval_mode,
@@ -30,7 +32,8 @@ from gan import sample_noise
 from vae import kl_divergence, loss_function
 
 __all__ = ["hello_helper", "mnist_loaders", "show_images", "count_params", "initialize_weights",
-           "one_hot", "train_vae", "vae_step", "negative_elbo", "evaluate_vae", "run_a_gan",
+           "one_hot", "train_vae", "averaged_vae", "vae_step", "negative_elbo", "evaluate_vae",
+           "run_a_gan",
            "discriminator_step", "generator_step", "VAEEpoch", "VAELosses", "GANHistory"]
 
 NUM_CLASSES = 10
@@ -134,6 +137,18 @@ def negative_elbo(model, x, *c):
     with torch.no_grad():  # both anew: a loss of the user's own may weigh them in another way
         cross_entropy = -log_likelihood(x_hat.to(x.dtype), x).sum() / len(x)
         return loss, cross_entropy, kl_divergence(mu, logvar)
+
+
+def averaged_vae(model):
+    """The exponential average of a model's weights over its training: a model of its own, in eval.
+
+    `train_vae` keeps it beside the model (decay 0.995 a step), which does not feel it. Raises
+    ValueError for a model that `train_vae` has not trained.
+    """
+    run = EpochRun.kept_for(model)
+    if run is None:
+        raise ValueError("model: expected one that train_vae has trained, found one that it has not")
+    return copy_of(run.journal.average.module)
 
 
 def vae_inputs(model, x, labels, cond):

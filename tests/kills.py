@@ -91,6 +91,7 @@ def train_vae_to_the_end(checkpoint, loader=shuffled, cond=False, epochs=3, vali
     run = resume.EpochRun.kept_for(model)
     generator = getattr(train_loader, "generator", None)
     return everything(model.state_dict(), run.parts["Adam"].state_dict(), history,
+                      helper.averaged_vae(model).state_dict(),
                       None if generator is None else generator.get_state())
 
 

@@ -21,7 +21,7 @@ import torch
 from cscm77.files import beside, free_name, reason_of, write_whole
 
 CHECKSUM_BYTES = 4  # at the end of a file
-FORMAT = 3  # count up when what a checkpoint holds changes
+FORMAT = 4  # count up when what a checkpoint holds changes
 END_OF_ARCHIVE = b"PK\5\6"  # begins the last 22 bytes of what plain torch.save writes
 PREVIOUS = ".previous"
 START_OVER = "fresh=True starts over and keeps the old file under another name"

@@ -4,6 +4,8 @@ Each of the two trainings has a journal of its own. Axes: N images, Z noise dime
 """
 
 import math
+import weakref
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -12,7 +14,7 @@ from torch.optim.swa_utils import AveragedModel
 
 from cscm77.utils import copy_of, device_of, eval_mode, seeded
 
-DECAY = 0.999  # a step
+VAE_DECAY, GAN_DECAY = 0.995, 0.999  # of the averaged weights, a step
 AVERAGE_EVERY = 8  # steps: reading all weights at each step would cost more than it brings
 SHOWN_SAMPLES = 16  # of the last step, for the picture
 
@@ -93,10 +95,18 @@ class VAELosses(NamedTuple):
 
 
 class VAEJournal:
-    """The losses of the epoch that is under way, and a `VAEEpoch` of each that is done."""
+    """The losses of the epoch under way, a `VAEEpoch` of each that is done, the averaged model.
 
-    def __init__(self):
+    It is the journal of one model, which it does not keep alive.
+    """
+
+    def __init__(self, model):
         self.log, self.epochs = LossLog(), []
+        self.model, self.average = weakref.proxy(model), averaged(model, VAE_DECAY)
+
+    def networks(self):
+        """The networks beside the model that belong to the state of the training."""
+        return {"model_average": self.average}
 
     def begin_epoch(self):
         """Forget the losses of the epoch before."""
@@ -108,6 +118,8 @@ class VAEJournal:
 
     def note(self, epoch, batch_size, *losses):
         """Note a step: the loss and its two parts."""
+        if len(self.log) % AVERAGE_EVERY == 0:
+            self.average.update_parameters(self.model)
         self.log.add(epoch, batch_size, *losses)
 
     def latest(self):
@@ -163,7 +175,7 @@ class GANJournal:
         self.G, self.noise, self.show_every = G, noise, show_every
         self.probability, self.score, self.show = probability, score, show
         self.log, self.samples, self.strip, self.scores = LossLog(), torch.empty(0), [], []
-        self.average = averaged(G)
+        self.average = averaged(G, GAN_DECAY)
         self.best = None if score is None else copy_of(G)
 
     def networks(self):
@@ -234,21 +246,25 @@ def drawn_by(G, noise):
         return G(noise).cpu()
 
 
-@torch.no_grad()  # the copy of a scripted network would hang on the network's own weights
-def averaged(generator):
-    """A copy of a generator that follows the average of its weights and of its batch statistics.
+# ---------------------------------------------------------------- averages
 
-    An `AveragedModel`, whose `module` is the averaged generator: `update_parameters(generator)`
-    is due every AVERAGE_EVERY steps. Polyak averages for GANs: Yazici et al. (2019).
+
+@torch.no_grad()  # the copy of a scripted network would hang on the network's own weights
+def averaged(network, decay):
+    """A copy of a network that follows the average of its weights and of its batch statistics.
+
+    An `AveragedModel`, whose `module` is the averaged network: `update_parameters(network)` is due
+    every AVERAGE_EVERY steps. Polyak and Juditsky (1992); for GANs, Yazici et al. (2019).
     """
-    average = AveragedModel(copy_of(generator), multi_avg_fn=_move_towards, use_buffers=True)
+    follow = partial(_move_towards, decay=decay)
+    average = AveragedModel(copy_of(network), multi_avg_fn=follow, use_buffers=True)
     return average.requires_grad_(False).eval()
 
 
 @torch.no_grad()
-def _move_towards(averages, values, updates):
+def _move_towards(averages, values, updates, decay):
     """Move averages towards values, in place."""
-    weight = 1 - decay_after(updates)  # a tensor: a plain number would be fetched from the device
+    weight = 1 - decay_after(updates, decay)  # a tensor: a number would be fetched from the device
     for average, value in zip(averages, values, strict=True):
         if average.is_floating_point():
             average.lerp_(value, weight.to(average.dtype))
@@ -256,10 +272,10 @@ def _move_towards(averages, values, updates):
             average.copy_(value)  # a batch normalisation's count of batches
 
 
-def decay_after(updates):
+def decay_after(updates, decay):
     """The share of the average that stays at an update, AVERAGE_EVERY steps after the last one.
 
-    It begins at 2/11 and grows with the updates until it is DECAY a step: the first weights know
+    It begins at 2/11 and grows with the updates until it is `decay` a step: the first weights know
     nothing, and an average that remembered them for thousands of steps would be behind.
     """
-    return ((1 + updates) / (10 + updates)).clamp(max=DECAY ** AVERAGE_EVERY)
+    return ((1 + updates) / (10 + updates)).clamp(max=decay ** AVERAGE_EVERY)

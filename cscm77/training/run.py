@@ -233,7 +233,7 @@ class EpochRun(Run):
 
     def __init__(self, model, path, optimizer, journal, identity, loader, device):
         # a proxy, or the run that is kept for the model would keep the model
-        parts = {"model": weakref.proxy(model), "Adam": optimizer}
+        parts = {"model": weakref.proxy(model), "Adam": optimizer, **journal.networks()}
         super().__init__(path, parts, journal, identity, loader, device)
 
     @classmethod

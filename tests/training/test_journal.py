@@ -12,7 +12,7 @@ from trainings import SMALL
 import cscm77_helper as helper
 import gan
 from cscm77.training import journal
-from cscm77_helper import train_vae
+from cscm77_helper import averaged_vae, train_vae
 from vae import CVAE, VAE
 
 
@@ -120,7 +120,7 @@ def test_losses_that_are_waiting_are_averaged_over_images_and_a_bad_one_is_named
         log.read()
 
 
-# ---------------------------------------------------------------- the averaged generator
+# ---------------------------------------------------------------- averaged weights
 
 
 def small_generator():
@@ -137,10 +137,9 @@ def walk(generator, steps):
         yield
 
 
-def test_the_average_is_the_formula_in_float64(monkeypatch):
-    monkeypatch.setattr(journal, "DECAY", 0.95)  # reached after 14 updates: 0.95 ** 8 = 0.66
-    generator = small_generator()
-    average, expected = journal.averaged(generator), {}
+def test_the_average_is_the_formula_in_float64():
+    generator = small_generator()  # a decay of 0.95 is reached after 14 updates: 0.95 ** 8 = 0.66
+    average, expected = journal.averaged(generator, 0.95), {}
     for update, _ in enumerate(walk(generator, 30)):
         average.update_parameters(generator)
         decay = min((1 + update) / (10 + update), 0.95 ** journal.AVERAGE_EVERY) if update else 0.0
@@ -156,14 +155,14 @@ def test_the_average_is_the_formula_in_float64(monkeypatch):
 
 
 def test_the_decay_grows_from_2_11_to_that_of_8_steps():
-    decays = [journal.decay_after(torch.tensor(n)).item() for n in (1, 10, 100, 10_000)]
+    decays = [journal.decay_after(torch.tensor(n), 0.999).item() for n in (1, 10, 100, 10_000)]
     assert decays == pytest.approx([2 / 11, 11 / 20, 101 / 110, 0.999 ** 8])
-    assert journal.AVERAGE_EVERY == 8
+    assert (journal.AVERAGE_EVERY, journal.GAN_DECAY, journal.VAE_DECAY) == (8, 0.999, 0.995)
 
 
 def test_averaging_leaves_the_generator_alone():
     generator = small_generator()
-    average = journal.averaged(generator)
+    average = journal.averaged(generator, 0.999)
     for _ in walk(generator, 3):
         before = digest_of(generator.state_dict())
         average.update_parameters(generator)
@@ -208,3 +207,55 @@ def test_the_history_s_generators_are_no_part_of_the_one_that_is_trained(path):
     assert (digest_of(history.G_best), digest_of(history.G_average.state_dict())) == before
     assert history.G_average(gan.sample_noise(2, 96)).shape == (2, 784)
     assert not history.G_average.training
+
+
+@pytest.mark.parametrize("make, cond", [(VAE, False), (CVAE, True)])
+def test_a_vae_averages_every_eighth_step_of_an_epoch_and_trains_as_without(
+        make, cond, monkeypatch):
+    seen, real = [], helper.vae_step
+
+    def step(model, *arguments):
+        losses = real(model, *arguments)
+        seen.append({name: value.clone() for name, value in model.state_dict().items()})
+        return losses
+
+    def trained():
+        torch.manual_seed(0)
+        model = make(784, hidden_dim=16)
+        for epoch in range(2):  # of 10 steps
+            train_vae(epoch, model, batches(160), cond)
+        return model
+
+    monkeypatch.setattr(helper, "vae_step", step)
+    model = trained()
+    average = averaged_vae(model)
+    assert type(average) is make and not average.training and model.training
+    states = [{name: value.double() for name, value in seen[n].items()} for n in (0, 8, 10, 18)]
+    for name, value in average.state_dict().items():
+        expected = states[0][name]
+        for updates, state in enumerate(states[1:], 1):
+            expected = torch.lerp(state[name], expected, (1 + updates) / (10 + updates))
+        torch.testing.assert_close(value.double(), expected, rtol=1e-5, atol=1e-6)
+    with torch.no_grad():
+        average.mu_layer.weight.zero_()  # a copy: the next one is as before
+    assert averaged_vae(model).mu_layer.weight.abs().max() > 0
+    monkeypatch.setattr(journal.AveragedModel, "update_parameters", lambda *_: None)
+    assert digest_of(trained().state_dict()) == digest_of(model.state_dict())
+
+
+def test_the_average_of_a_vae_is_taken_up_from_the_checkpoint(path):
+    def average(*runs):
+        for epochs in runs:
+            torch.manual_seed(0)
+            model = VAE(784, hidden_dim=16)
+            for epoch in range(epochs):
+                train_vae(epoch, model, batches(), checkpoint=path)
+        return digest_of(averaged_vae(model).state_dict())
+
+    in_two, finished, path = average(1, 3), average(3), None
+    assert in_two == finished == average(3)
+
+
+def test_a_model_that_was_not_trained_has_no_average():
+    with pytest.raises(ValueError, match="model: expected one that train_vae has trained"):
+        averaged_vae(VAE(784, hidden_dim=8))

@@ -255,7 +255,7 @@ def test_fewer_epochs_of_a_vae_show_the_newest_state(path, capsys):
     digest(vae, path)
     capsys.readouterr()
     torch.manual_seed(OTHER_SEED)
-    (weights, _, history, _), *_ = vae(path, epochs=1)
+    (weights, _, history, *_), *_ = vae(path, epochs=1)
     assert len(history) == 1
     assert capsys.readouterr().out.endswith("(restored; the model is that after 3 epochs)\n")
     assert digest_of(weights) == digest(lambda p: vae(p)[0][0])
