@@ -226,6 +226,11 @@ def contrast(first, second, form=".1f"):
     return f"{told}: within the spread over seeds, so nothing was shown"
 
 
+def gap(first, second, form=".1f"):
+    """How far one number is from another, and on which side: "0.4 below"."""
+    return f"{abs(first - second):{form}} {'below' if first < second else 'above'}"
+
+
 def formatted(value, form):
     """A number as text, by a format specification; text stays as it is, None becomes "-"."""
     if value is None:

@@ -21,7 +21,7 @@ import vae
 from cscm77.measure.judge import judge_of
 from cscm77.measure.latents import IN_USE, kl_of_latents
 from cscm77.measure.samples import conditional_accuracy
-from cscm77.report.evidence import as_text
+from cscm77.report.evidence import Page
 from cscm77.studies import results_file
 from cscm77.studies.results_file import made_from, quietly, read_results
 from cscm77.utils import arithmetic, seeded
@@ -191,7 +191,7 @@ def train_trial(trial, loaders, epochs, judge, *, tested=False):
 
 
 def study_table(group, path=STUDY.path):
-    """One of the `groups` of trials as a table of text; it says what it was made from.
+    """One of the `groups` of trials as a `Page`; it says what it was made from.
 
     Raises:
         ValueError: there is no such group; others as `results_file.read_results` says.
@@ -204,8 +204,7 @@ def study_table(group, path=STUDY.path):
     judged = {row["judge's accuracy"] for row in rows.values() if "judge's accuracy" in row}
     notes += [f"digits as asked for: of 10,000, read by a judge that reads {accuracy:.2%} of the "
               "test images right" for accuracy in sorted(judged)]
-    return "\n".join([f"{first}; {split} -ELBO in nats per image",
-                      as_text(group, titles, lines), *notes])
+    return Page(f"{first}; {split} -ELBO in nats per image", (group, titles, lines), *notes)
 
 
 def study_made_from(path=STUDY.path):
