@@ -9,13 +9,16 @@ Every loss is in nats per image.
 
 import math
 import sys
+from contextlib import contextmanager
 from functools import cache, partial
+from itertools import count
 from pathlib import Path
 from statistics import mean
 from typing import NamedTuple
 
 import torch
 from torch import nn
+from torch.optim.optimizer import register_optimizer_step_post_hook
 
 import vae
 from cscm77.measure.judge import judge_of
@@ -24,8 +27,9 @@ from cscm77.measure.samples import conditional_accuracy
 from cscm77.report.evidence import Page
 from cscm77.studies import results_file
 from cscm77.studies.results_file import made_from, quietly, read_results
+from cscm77.training.journal import averaged
 from cscm77.utils import arithmetic, seeded
-from cscm77_helper import count_params, evaluate_vae, train_vae
+from cscm77_helper import averaged_vae, count_params, evaluate_vae, train_vae
 
 
 class Trial(NamedTuple):
@@ -44,39 +48,42 @@ class Trial(NamedTuple):
 
 
 BRIEF = " (the brief's)"
+GAINS = vae.ENCODER_LABEL_GAIN, vae.DECODER_LABEL_GAIN
 TRIALS = (
-    Trial("initialisation", "He normal before ReLU (ours)"),
-    Trial("initialisation", "the same, seed 1", seed=1),
-    Trial("initialisation", "the same, seed 2", seed=2),
-    Trial("initialisation", "He uniform", init="he_uniform"),
-    Trial("initialisation", "He uniform, seed 1", init="he_uniform", seed=1),
-    Trial("initialisation", "He uniform, seed 2", init="he_uniform", seed=2),
-    Trial("initialisation", "orthogonal", init="orthogonal"),
+    *(Trial("initialisation", f"{name}, seed {seed}", init=init, seed=seed)
+      for init, name in (("ours", "He normal before ReLU (ours)"), ("he_uniform", "He uniform"),
+                         ("orthogonal", "orthogonal")) for seed in (0, 1, 2)),
     Trial("initialisation", "Glorot normal everywhere", init="glorot"),
     Trial("initialisation", "PyTorch's default", init="pytorch"),
     Trial("initialisation", "He, output layer at zero", init="zero_output"),
     Trial("initialisation", "He, log-variance bias -2", init="narrow_posterior"),
     *(Trial("hidden size", f"{size}{' (ours)' * (size == 400)}", hidden_dim=size)
-      for size in (128, 256, 400, 512)),
+      for size in (128, 256, 400, 512, 800)),
     *(Trial("latent size", f"{size}{BRIEF * (size == 15)}", latent_size=size)
       for size in (2, 5, 10, 15, 30)),
     *(Trial("learning rate", f"{rate}{BRIEF * (rate == 1e-3)}", learning_rate=rate)
       for rate in (3e-4, 1e-3, 3e-3)),
     *(Trial("precision", f"{precision}, seed {seed}", precision=precision, seed=seed)
       for precision in ("medium", "highest") for seed in (0, 1, 2)),
-    *(Trial("label gain", f"{encoder}, {decoder}{' (ours)' * ((encoder, decoder) == (16, 8))}",
-            model="CVAE", label_gains=(encoder, decoder))
-      for encoder, decoder in ((1, 1), (4, 4), (16, 4), (16, 8), (16, 16), (32, 16))),
+    *(Trial("label gain", f"{gains[0]}, {gains[1]}{' (ours)' * (gains == GAINS)}, seed {seed}",
+            model="CVAE", label_gains=gains, seed=seed)
+      for gains, seeds in (((1, 1), 1), ((4, 4), 1), ((16, 4), 1), ((16, 8), 3), ((16, 16), 3),
+                           ((32, 16), 3)) for seed in range(seeds)),
+    Trial("averaging", "VAE"),
+    Trial("averaging", "CVAE", model="CVAE", label_gains=GAINS),
 )
+AVERAGES = {f"{decay}, every {f'{every} steps' if every > 1 else 'step'}": (decay, every)
+            for every in (1, 8) for decay in (0.98, 0.99, 0.995, 0.998)}
 # Test images are for final numbers: a choice made on them would flatter itself. The tables that are
 # there for choosing hold validation losses; the precision is no choice to be made by loss, it is to
 # be shown that it changes none.
-TESTED = "precision"
+TESTED, AVERAGING = "precision", "averaging"
 STUDY = results_file.Study(
-    "python -m cscm77.studies.choices", __doc__.partition("\n")[0], minutes=15,
+    "python -m cscm77.studies.choices", __doc__.partition("\n")[0], minutes=30,
     path=Path(__file__).resolve().with_name("study.json"),
-    measures={"train_loss", "val_losses", "latents_in_use", "parameters", "minutes"},
-    summary=lambda row: f"validation loss {row['val_losses'][-1]:.2f}, {row['minutes']:.1f} min")
+    measures={"train_loss", "val_losses", "averaged", "latents_in_use", "parameters"},
+    summary=lambda row: (f"validation loss {row['val_losses'][-1]:.2f}, "
+                         f"averaged {row['averaged']:.2f}"))
 
 
 def groups():
@@ -153,38 +160,68 @@ def initialise(model, init):
 
 def prepare(loaders, epochs):
     """What the results are made from, and the trainings, as `results_file.run_command` wants."""
-    trainings, tested = {}, {training_name(trial) for trial in TRIALS if trial.group == TESTED}
+    trainings, groups_of = {}, {}
     judge = cache(lambda: judge_of(loaders, results_file.CHECKPOINTS))  # when a CVAE first asks
+    for trial in TRIALS:  # the same settings in two tables are one training
+        groups_of.setdefault(training_name(trial), set()).add(trial.group)
     for trial in TRIALS:
-        name = training_name(trial)  # the same settings in two tables are one training
-        train = partial(train_trial, trial, loaders, epochs, judge, tested=name in tested)
+        name = training_name(trial)
+        train = partial(train_trial, trial, loaders, epochs, judge, groups_of[name])
         trainings.setdefault(name, (f"{trial.group}: {trial.name}", train))
     return results_file.provenance_of(loaders, epochs), trainings
 
 
-def train_trial(trial, loaders, epochs, judge, *, tested=False):
+def train_trial(trial, loaders, epochs, judge, groups=()):
     """Train one trial, and return its row; the process's precision and random numbers are put back.
 
     `judge` makes a `Judge`, for a CVAE alone; of 10,000 digits that were asked for, it says how
-    many it recognises. The test loss is measured only where asked for.
+    many it recognises, of the last weights and of the averaged ones. The test loss, and the losses
+    of `AVERAGES`, are measured for the groups that show them.
     """
     device, cond = loaders.train.dataset.pixels.device, trial.model == "CVAE"
     with seeded(device), arithmetic(trial.precision):
         model = build(trial).to(device)
-        history, minutes = quietly(lambda: [
-            train_vae(epoch, model, loaders.train, cond=cond, val_loader=loaders.val,
-                      learning_rate=trial.learning_rate) for epoch in range(epochs)])
+        with averages_of(model, AVERAGES if AVERAGING in groups else {}) as others:
+            history, _ = quietly(lambda: [
+                train_vae(epoch, model, loaders.train, cond=cond, val_loader=loaders.val,
+                          learning_rate=trial.learning_rate) for epoch in range(epochs)])
+        average = averaged_vae(model)
         row = {"train_loss": round(history[-1].loss, 6),
                "val_losses": [round(epoch.val_loss, 3) for epoch in history],
+               "averaged": round(evaluate_vae(average, loaders.val, cond).loss, 3),
                "latents_in_use": int((kl_of_latents(model, loaders.val, cond) > IN_USE).sum()),
-               "parameters": count_params(model), "minutes": minutes}
+               "parameters": count_params(model)}
         if cond:
-            row["accuracy"] = round(conditional_accuracy(judge(), model), 4)
+            row["accuracy"] = [round(conditional_accuracy(judge(), network), 4)
+                               for network in (model, average)]
             row["judge's accuracy"] = round(judge().accuracy, 4)
-        if tested:
+        if TESTED in groups:
             losses = evaluate_vae(model, loaders.test, cond)
             row["test"] = {name: round(value, 6) for name, value in losses._asdict().items()}
+        if others:
+            row["averages"] = {name: round(evaluate_vae(other.module, loaders.val, cond).loss, 3)
+                               for name, other in others.items()}
     return row
+
+
+@contextmanager
+def averages_of(model, settings):
+    """Averages that follow a model while it is trained: {name: (decay a step, every n steps)}."""
+    averages, steps = {}, count()
+    for name, (decay, every) in settings.items():
+        averages[name] = averaged(model, decay, every)
+
+    def follow(*_):
+        step = next(steps)
+        for name, average in averages.items():
+            if step % settings[name][1] == 0:
+                average.update_parameters(model)
+
+    hook = register_optimizer_step_post_hook(follow)
+    try:
+        yield averages
+    finally:
+        hook.remove()
 
 
 # ---------------------------------------------------------------- tables
@@ -197,8 +234,9 @@ def study_table(group, path=STUDY.path):
         ValueError: there is no such group; others as `results_file.read_results` says.
     """
     made, rows = _made_and_rows(group, path)
-    split, (titles, lines) = (("test", _test_table(rows)) if group == TESTED else
-                              ("validation", _validation_table(rows)))
+    split, table = {TESTED: ("test", _test_table), AVERAGING: ("validation", _averaging_table)}.get(
+        group, ("validation", _validation_table))
+    titles, lines = table(rows)
     first = made_from(made, [trial.seed for trial in rows])
     notes = [f"{trial.name}: {row['error']}" for trial, row in rows.items() if "error" in row]
     judged = {row["judge's accuracy"] for row in rows.values() if "judge's accuracy" in row}
@@ -229,15 +267,24 @@ def _made_and_rows(group, path):
 
 
 def _validation_table(rows):
-    titles = ["validation", "training", "latents in use", "parameters", "minutes"]
+    titles = ["last weights", "averaged", "training", "latents in use", "parameters"]
     lines = {trial.name: ["-"] * len(titles) if "error" in row else [
-        f"{row['val_losses'][-1]:.2f}", f"{row['train_loss']:.2f}", str(row["latents_in_use"]),
-        f"{row['parameters']:,}", f"{row['minutes']:.1f}"] for trial, row in rows.items()}
+        f"{row['val_losses'][-1]:.2f}", f"{row['averaged']:.2f}", f"{row['train_loss']:.2f}",
+        str(row["latents_in_use"]), f"{row['parameters']:,}"] for trial, row in rows.items()}
     if any("accuracy" in row for row in rows.values()):
-        titles.append("digits as asked for")
+        titles += ["as asked for", "averaged"]
         for trial, row in rows.items():
-            lines[trial.name].append(f"{row['accuracy']:.2%}" if "accuracy" in row else "-")
+            lines[trial.name] += [f"{accuracy:.2%}" for accuracy in row.get("accuracy", ())] or "--"
     return titles, lines
+
+
+def _averaging_table(rows):
+    """The averages of each model: a column a model, a line a decay and rhythm."""
+    columns = [{"last weights": row["val_losses"][-1], **row["averages"]} if "averages" in row
+               else {} for row in rows.values()]
+    return [trial.name for trial in rows], {
+        name: [_two_places(column.get(name, math.nan)) for column in columns]
+        for name in ("last weights", *AVERAGES)}
 
 
 def _test_table(rows):

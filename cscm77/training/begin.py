@@ -39,7 +39,8 @@ def begin_vae(epoch, model, loader, cond, val_loader, checkpoint, fresh, learnin
     fields = {} if checkpoint is None else identity.of_vae(
         model, cond, optimizer, functions, loader)
     if not goes_on:
-        run = EpochRun(model, checkpoint, optimizer, VAEJournal(model), fields, loader, device_of(model))
+        run = EpochRun(model, checkpoint, optimizer, VAEJournal(model), fields, loader,
+                       device_of(model))
         run.restore(fresh=fresh and epoch == 0)
         run.keep_for(model)
     run.begin(epoch, loader, fields)

@@ -250,13 +250,14 @@ def drawn_by(G, noise):
 
 
 @torch.no_grad()  # the copy of a scripted network would hang on the network's own weights
-def averaged(network, decay):
+def averaged(network, decay, every=AVERAGE_EVERY):
     """A copy of a network that follows the average of its weights and of its batch statistics.
 
     An `AveragedModel`, whose `module` is the averaged network: `update_parameters(network)` is due
-    every AVERAGE_EVERY steps. Polyak and Juditsky (1992); for GANs, Yazici et al. (2019).
+    every so many steps; decay is that of one. Polyak and Juditsky (1992); for GANs, Yazici et al.
+    (2019).
     """
-    follow = partial(_move_towards, decay=decay)
+    follow = partial(_move_towards, decay=decay ** every)
     average = AveragedModel(copy_of(network), multi_avg_fn=follow, use_buffers=True)
     return average.requires_grad_(False).eval()
 
@@ -273,9 +274,9 @@ def _move_towards(averages, values, updates, decay):
 
 
 def decay_after(updates, decay):
-    """The share of the average that stays at an update, AVERAGE_EVERY steps after the last one.
+    """The share of the average that stays at an update.
 
-    It begins at 2/11 and grows with the updates until it is `decay` a step: the first weights know
+    It begins at 2/11 and grows with the updates until it is `decay`: the first weights know
     nothing, and an average that remembered them for thousands of steps would be behind.
     """
-    return ((1 + updates) / (10 + updates)).clamp(max=decay ** AVERAGE_EVERY)
+    return ((1 + updates) / (10 + updates)).clamp(max=decay)

@@ -1,19 +1,30 @@
 """cscm77/studies/comparison.py: rows against the notebooks' loops, the table, the committed one."""
 
 import json
+import operator
 import re
 
 import pytest
 import torch
 
 import gan
+from cscm77.measure.latents import importance_weighted_loss
 from cscm77.measure.samples import ask_for_digits, generate, measure_samples
 from cscm77.studies import comparison
 from cscm77.studies.comparison import GANS, REAL, VAES, comparison_table, main, training_name
 from cscm77.studies.results_file import read_results
 from cscm77.utils import arithmetic
-from cscm77_helper import count_params, evaluate_vae, initialize_weights, run_a_gan, train_vae
+from cscm77_helper import (
+    averaged_vae,
+    count_params,
+    evaluate_vae,
+    initialize_weights,
+    run_a_gan,
+    train_vae,
+)
 from vae import CVAE, VAE
+
+SAMPLES_ALONE = [name for name in comparison.COLUMNS if name not in ("-ELBO", "bound", "accuracy")]
 
 
 @pytest.fixture
@@ -94,19 +105,24 @@ def test_the_rows_are_those_of_the_notebooks_loops(few, judge, few_images, tmp_p
         torch.manual_seed(1)
         model, cond = make(784), name == "CVAE"
         train_vae(0, model, loaders.train, cond=cond)
-        row = results[training_name(name, 1)]
-        assert row["-ELBO"] == pytest.approx(evaluate_vae(model, loaders.test, cond).loss, abs=1e-4)
-        assert row["-ELBO"] != results[training_name(name, 0)]["-ELBO"]
-        assert ("accuracy" in row) == cond
-    images, asked = ask_for_digits(model.decoder, 15, each=6, seed=1)
+        for kind, network in (("quality", model), ("averaged", averaged_vae(model))):
+            row = results[training_name(name, 1)][kind]
+            loss = evaluate_vae(network, loaders.test, cond).loss
+            assert row["-ELBO"] == pytest.approx(loss, abs=1e-4)
+            bound = importance_weighted_loss(network, loaders.test, (100,), cond)[100]
+            assert row["bound"] == pytest.approx(bound, abs=1e-4) and row["bound"] < row["-ELBO"]
+            assert row["-ELBO"] != results[training_name(name, 0)][kind]["-ELBO"]
+            assert ("accuracy" in row) == cond
+    images, asked = ask_for_digits(network.decoder, 15, each=6, seed=1)
     right = (judge.read(images).labels == asked).double().mean().item()
     assert row["accuracy"] == pytest.approx(right, abs=1e-4)
 
 
 def test_the_table_has_mean_and_standard_deviation(tmp_path, monkeypatch):
     def row(frechet, **more):
-        quality = dict.fromkeys(comparison.COLUMNS, 0.5) | {"frechet": frechet, "classes": [1] * 10}
-        return {"quality": quality, "minutes": 1.0, "parameters": 1000, **more}
+        quality = {"frechet": frechet, "classes": [1] * 10, **more}
+        return {"quality": dict.fromkeys(SAMPLES_ALONE, 0.5) | quality, "minutes": 1.0,
+                "parameters": 1000}
 
     results = {"VAE, seed 0": row(1.0, **{"-ELBO": 100.0}),
                "VAE, seed 1": row(2.0, **{"-ELBO": 101.0}),
@@ -121,8 +137,8 @@ def test_the_table_has_mean_and_standard_deviation(tmp_path, monkeypatch):
     assert "10,000 samples" in lines[1] and "99.46%" in lines[1]
     assert re.search(r"^VAE +1\.50 ± 0\.71 ", lines[3])
     assert re.search(r"^training images +0\.25 ", lines[4])
-    assert re.search(r"^VAE .* 100\.5 ± 0\.7 +- +1,000 +1\.0$", lines[7])
-    assert re.search(r"^training images .* - +- +- +-$", lines[8])
+    assert re.search(r"^VAE .* 100\.5 ± 0\.7 +- +- +1,000 +1\.0$", lines[7])
+    assert re.search(r"^training images .* - +- +- +- +-$", lines[8])
     assert lines[10:12] == ["VAE: epoch 0, step 3: found nan", "CVAE, seed 0: not trained yet"]
     assert max(map(len, lines)) < 115
     assert comparison.comparison_values("VAE", "frechet", path) == [1.0, 2.0]
@@ -158,8 +174,9 @@ def test_in_it_the_dc_gan_is_better_than_the_fully_connected_one_and_forgets_no_
                                           for model in ("FC-GAN", "DC-GAN"))
         assert convolutional["frechet"] < fully_connected["frechet"]
         assert min(convolutional["classes"]) > 100  # of 10,000
-    for model in GANS:
+    for model in (*VAES, *GANS):  # what averaged weights are for
         rows = [results[training_name(model, seed)] for seed in comparison.SEEDS]
-        coverage, of_average = (sum(row[samples]["coverage"] for row in rows)
-                                for samples in ("quality", "averaged"))
-        assert coverage < of_average, model  # what the averaged generator is for
+        for measure, better in (("coverage", operator.lt), ("-ELBO", operator.gt)):
+            last, of_average = (sum(row[weights].get(measure, 0) for row in rows)
+                                for weights in ("quality", "averaged"))
+            assert better(last, of_average) or measure not in rows[0]["quality"], (model, measure)
