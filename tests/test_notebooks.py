@@ -55,7 +55,7 @@ def check_saved(notebook, name):
     cells = code_cells(notebook)
     assert [cell.execution_count for cell in cells] == list(range(1, len(cells) + 1))
     outputs = outputs_of(notebook)
-    assert {o.output_type for o in outputs} <= {"stream", "display_data"}  # no stray value, no error
+    assert {o.output_type for o in outputs} <= {"stream", "display_data"}  # no stray value
     assert not [o for o in outputs if o.get("name") == "stderr"]
     assert "widgets" not in notebook.metadata
     assert not [o for o in outputs if WIDGET in o.get("data", {})]

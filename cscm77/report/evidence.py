@@ -14,11 +14,14 @@ from IPython.display import display
 from cscm77.files import reason_of, write_whole
 from cscm77.report.pictures import figure_bytes, show_and_close
 
-UNITS = dict.fromkeys(("-ELBO", "validation", "K = 1", "K = 10", "K = 100"), "nats \u2193") | {
+UNITS = {  # under the head of a column; an arrow says which numbers are better
+    **dict.fromkeys(("-ELBO", "K = 1", "K = 10", "K = 100", "100 samples", "last weights",
+                     "averaged"), "nats \u2193"),
     **dict.fromkeys(("reconstruction", "KL", "training", "difference"), "nats"),
     **dict.fromkeys(("Frechet distance", "Frechet", "kernel distance", "kernel", "off uniform"),
                     "\u2193"),
-    **dict.fromkeys(("score", "coverage", "as asked", "digits as asked for"), "\u2191")}
+    **dict.fromkeys(("score", "coverage", "as asked", "as asked for", "averaged, as asked"),
+                    "\u2191")}
 YARDSTICKS = {"training images", "mean training image", "perfect reconstruction"}  # win nothing
 LEFT = ' style="text-align: left"'
 PRINT_RESOLUTION = 300  # dots an inch

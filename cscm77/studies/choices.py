@@ -272,7 +272,7 @@ def _validation_table(rows):
         f"{row['val_losses'][-1]:.2f}", f"{row['averaged']:.2f}", f"{row['train_loss']:.2f}",
         str(row["latents_in_use"]), f"{row['parameters']:,}"] for trial, row in rows.items()}
     if any("accuracy" in row for row in rows.values()):
-        titles += ["as asked for", "averaged"]
+        titles += ["as asked for", "averaged, as asked"]
         for trial, row in rows.items():
             lines[trial.name] += [f"{accuracy:.2%}" for accuracy in row.get("accuracy", ())] or "--"
     return titles, lines
