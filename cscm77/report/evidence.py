@@ -4,6 +4,7 @@ metrics.json, evidence.md and figures/ in the results say of each table and figu
 from: data, number of images, epochs, seed.
 """
 
+import inspect
 import json
 from html import escape
 from pathlib import Path
@@ -23,7 +24,7 @@ UNITS = {  # under the head of a column; an arrow says which numbers are better
     **dict.fromkeys(("score", "coverage", "as asked", "as asked for", "averaged, as asked"),
                     "\u2191")}
 YARDSTICKS = {"training images", "mean training image", "perfect reconstruction"}  # win nothing
-LEFT = ' style="text-align: left"'
+CELL, WORDS = "padding: 1px 8px", "; text-align: left"  # of a table's HTML
 PRINT_RESOLUTION = 300  # dots an inch
 TITLE = """# Evidence
 
@@ -61,10 +62,13 @@ class Evidence:
             display(Page(title, self.made_from, ("", columns, _formatted(columns, rows))))
         self._write()
 
-    def listing(self, name, text):
-        """Show lines of text or a `Page`, made from what they say themselves, and keep them."""
+    def listing(self, name, text, folded=False):
+        """Show lines of text or a `Page`, made from what they say themselves, and keep them.
+
+        Folded, a page shows its first line, which opens the rest.
+        """
         self._listings[name] = text
-        display(text) if isinstance(text, Page) else print(text)
+        display(Page(*text.parts, folded=folded)) if isinstance(text, Page) else print(text)
         self._write()
 
     def say(self, name, text):
@@ -149,26 +153,35 @@ class Page(str):
     Its parts are strings, of which the first is a title, and tables as `as_text` takes them.
     """
 
-    def __new__(cls, *parts):
+    def __new__(cls, *parts, folded=False):
         """Put the text together."""
         page = super().__new__(cls, "\n".join(part if isinstance(part, str) else as_text(*part)
                                               for part in parts))
-        page.parts = parts
+        page.parts, page.folded = parts, folded
         return page
 
     __repr__ = str.__str__
 
     def _repr_html_(self):
         title, *others = self.parts
-        return "\n".join([f"<b>{escape(title)}</b>" * bool(title),
-                          *(f"<div><small>{escape(part)}</small></div>"
-                            if isinstance(part, str) else as_html(*part) for part in others)])
+        html = "".join(f"<div><small>{escape(part)}</small></div>" if isinstance(part, str)
+                       else as_html(*part) for part in others)
+        if self.folded:
+            return f"<details><summary>{escape(title)}</summary>{html}</details>"
+        return f"<b>{escape(title)}</b>" * bool(title) + html
 
 
 class Prose(str):
     """Text that a notebook's page shows as Markdown."""
 
     __repr__ = _repr_markdown_ = str.__str__
+
+
+def show_source(*functions):
+    """Print functions as they are written, without their docstrings."""
+    for function in functions:
+        head, _, body = inspect.getsource(function).split('"""')
+        print(head.rstrip() + body)
 
 
 def as_text(corner, titles, rows):
@@ -205,7 +218,7 @@ def _best(title, values):
 def _html_row(tag, cells):
     """A row; words are set to the left, numbers stay where the page has them."""
     return "<tr>" + "".join(
-        f"<{tag}{LEFT * (tag == 'td' and cell[:1].isalpha())}>{cell}</{tag}>"
+        f'<{tag} style="{CELL}{WORDS * (tag == "td" and cell[:1].isalpha())}">{cell}</{tag}>'
         for cell in cells) + "</tr>"
 
 

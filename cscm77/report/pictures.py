@@ -23,7 +23,7 @@ from cscm77.files import reason_of, write_whole
 from cscm77.measure.latents import measuring
 from cscm77.utils import device_of, dtype_of
 
-INCHES_PER_DIGIT = 0.6
+INCHES_PER_DIGIT, INCHES_IN_A_SQUARE = 0.6, 0.42  # a square grid has many rows
 FRAME = 200  # milliseconds that a moment of an animation is seen
 GAP = 2  # pixels between digits
 THRESHOLD = 120  # nats per image: what the coursework asks a VAE to reach
@@ -67,8 +67,8 @@ def draw_digits(images, columns=None, title=None, labels=()):
 
     Labels, where there are any, name the rows, to their left.
     """
-    grid = tile(images, columns)
-    height, width = (INCHES_PER_DIGIT * length / (28 + GAP) for length in grid.shape)
+    grid, inches = tile(images, columns), INCHES_PER_DIGIT if columns else INCHES_IN_A_SQUARE
+    height, width = (inches * length / (28 + GAP) for length in grid.shape)
     left = 0.085 * max(map(len, labels), default=0)  # inches for the labels
     title = _wrapped(title or "", left + width, fontsize=9)
     room = 0.14 + 0.16 * len(title.splitlines()) if title else 0.0  # inches for the title
@@ -274,7 +274,7 @@ def plot_class_counts(counts, title):
 @text_as_given
 def plot_confusion(matrix, title):
     """Draw a confusion matrix (C, C) with its numbers: rows asked for, columns recognised."""
-    fig, (ax,) = _panels(1, title, 6, 5)
+    fig, (ax,) = _panels(1, title, 5, 4.2)
     matrix = _numbers(matrix)
     shares = matrix / matrix.sum(dim=1, keepdim=True).clamp(min=1)
     ax.imshow(shares.numpy(), cmap="gray_r", vmin=0, vmax=1)
@@ -292,7 +292,7 @@ def plot_confusion(matrix, title):
 def plot_latent_map(points, labels, title):
     """Draw points (N, 2), coloured by their digit (N,), its number at the middle of its points."""
     points, labels = _numbers(points).double(), _numbers(labels)
-    fig, (ax,) = _panels(1, title, 6, 5)
+    fig, (ax,) = _panels(1, title, 6, 4)
     ax.scatter(*points.T.numpy(), c=labels.numpy(), cmap="tab10", vmin=0, vmax=9, s=4, linewidths=0)
     for digit in labels.unique().tolist():
         x, y = points[labels == digit].median(dim=0).values.tolist()

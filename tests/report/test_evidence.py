@@ -81,7 +81,8 @@ def test_a_page_shows_its_lines_and_tables_as_html_and_is_their_text():
     page = Page("a < b", "made", ("", ["n"], {"r": ["1"]}), "note")
     assert page == repr(page) == "a < b\nmade\n   n\nr  1\nnote"
     html = page._repr_html_()
-    assert html.startswith("<b>a &lt; b</b>\n<div><small>made</small></div>\n<table>")
+    assert html.startswith("<b>a &lt; b</b><div><small>made</small></div><table>")
+    assert "<summary>a &lt; b</summary>" in Page("a < b", "more", folded=True)._repr_html_()
     assert html.count("<tr>") == 2 and html.endswith("<div><small>note</small></div>")
 
 
@@ -102,6 +103,13 @@ def test_the_best_number_of_a_column_is_bold_and_its_head_has_the_unit():
 def test_what_two_rows_show_is_said_only_where_every_seed_says_it(first, second, words):
     assert contrast(first, second) == words
     assert gap(first[0], second[0]).endswith("below" if first[0] < second[0] else "above")
+
+
+def test_the_source_of_a_function_is_shown_without_its_docstring(capsys):
+    module.show_source(module.gap, module.formatted)
+    shown = capsys.readouterr().out
+    assert shown.startswith("def gap(first, second") and "def formatted(value, form):" in shown
+    assert "How far" not in shown and "return f" in shown
 
 
 def test_a_table_of_text_is_kept_as_it_is(tmp_path, evidence, capsys):
