@@ -7,6 +7,7 @@ from: data, number of images, epochs, seed.
 import inspect
 import json
 from html import escape
+from itertools import product
 from pathlib import Path
 from statistics import mean, stdev
 
@@ -234,11 +235,17 @@ def _literal(text):
     return text.replace("$", r"\$").replace("|", r"\|")
 
 
-def contrast(first, second, form=".1f"):
-    """Two rows of numbers over the same seeds in words: their means and sds, and what they show."""
+def contrast(first, second, form=".1f", paired=False):
+    """Two rows of numbers over the same seeds in words: their means and sds, and what they show.
+
+    Paired are numbers of one training each; others are apart where their ranges are.
+    """
     told = " against ".join(f"{mean(row):{form}} ± {stdev(row):{form}}" for row in (first, second))
-    if max(first) < min(second) or max(second) < min(first):
-        return f"{told}: {'lower' if mean(first) < mean(second) else 'higher'} with every seed"
+    pairs = list(zip(first, second, strict=True)) if paired else list(product(first, second))
+    for word, shown in (("lower", all(a < b for a, b in pairs)),
+                        ("higher", all(a > b for a, b in pairs))):
+        if shown:
+            return f"{told}: {word} with every seed"
     return f"{told}: within the spread over seeds, so nothing was shown"
 
 

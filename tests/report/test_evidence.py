@@ -102,6 +102,8 @@ def test_the_best_number_of_a_column_is_bold_and_its_head_has_the_unit():
      "2.2 ± 1.8 against 3.5 ± 0.7: within the spread over seeds, so nothing was shown")])
 def test_what_two_rows_show_is_said_only_where_every_seed_says_it(first, second, words):
     assert contrast(first, second) == words
+    assert contrast([1.0, 3.5], [2.0, 4.0], paired=True).endswith("lower with every seed")
+    assert contrast([1.0, 3.5], [0.0, 3.0], paired=True).endswith("higher with every seed")
     assert gap(first[0], second[0]).endswith("below" if first[0] < second[0] else "above")
 
 
