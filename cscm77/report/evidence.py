@@ -44,7 +44,7 @@ class Evidence:
         self._tables, self._listings, self._prose, self._figures = {}, {}, {}, {}
         self._warned = False
 
-    def table(self, name, title, columns, rows, shown=True):
+    def table(self, name, title, columns, rows, shown=True, folded=False):
         """Show a table, and keep its numbers; the same name again replaces it.
 
         Args:
@@ -53,6 +53,7 @@ class Evidence:
             columns: {title: format specification}.
             rows: {name: values}: finite numbers, text or None, one for each column.
             shown: whether to show it, too.
+            folded: whether a page shows its title alone, which opens the rest.
         """
         rows = {row: [_plain(value) for value in values] for row, values in rows.items()}
         if any(len(values) != len(columns) for values in rows.values()):
@@ -60,7 +61,8 @@ class Evidence:
                              f"found {[len(values) for values in rows.values()]}")
         self._tables[name] = {"title": title, "columns": dict(columns), "rows": rows}
         if shown:
-            display(Page(title, self.made_from, ("", columns, _formatted(columns, rows))))
+            display(Page(title, self.made_from, ("", columns, _formatted(columns, rows)),
+                         folded=folded))
         self._write()
 
     def listing(self, name, text, folded=False):

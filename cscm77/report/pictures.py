@@ -23,7 +23,7 @@ from cscm77.files import reason_of, write_whole
 from cscm77.measure.latents import measuring
 from cscm77.utils import device_of, dtype_of
 
-INCHES_PER_DIGIT, INCHES_IN_A_SQUARE = 0.6, 0.42  # a square grid has many rows
+INCHES_PER_DIGIT, SMALL = 0.6, 0.42  # a square grid has many rows, and smaller digits
 FRAME = 200  # milliseconds that a moment of an animation is seen
 GAP = 2  # pixels between digits
 THRESHOLD = 120  # nats per image: what the coursework asks a VAE to reach
@@ -62,12 +62,12 @@ def tile(images, columns=None):
 
 
 @text_as_given
-def draw_digits(images, columns=None, title=None, labels=()):
+def draw_digits(images, columns=None, title=None, labels=(), inches=None):
     """Draw images as a grid, as `tile` takes them, in a new figure, which stays the current one.
 
-    Labels, where there are any, name the rows, to their left.
+    Labels, where there are any, name the rows, to their left; `inches` is the size of a digit.
     """
-    grid, inches = tile(images, columns), INCHES_PER_DIGIT if columns else INCHES_IN_A_SQUARE
+    grid, inches = tile(images, columns), inches or (INCHES_PER_DIGIT if columns else SMALL)
     height, width = (inches * length / (28 + GAP) for length in grid.shape)
     left = 0.085 * max(map(len, labels), default=0)  # inches for the labels
     title = _wrapped(title or "", left + width, fontsize=9)
