@@ -182,7 +182,7 @@ def train_trial(trial, loaders, epochs, judge, groups=()):
     with seeded(device), arithmetic(trial.precision):
         model = build(trial).to(device)
         with averages_of(model, AVERAGES if AVERAGING in groups else {}) as others:
-            history, _ = quietly(lambda: [
+            history = quietly(lambda: [
                 train_vae(epoch, model, loaders.train, cond=cond, val_loader=loaders.val,
                           learning_rate=trial.learning_rate) for epoch in range(epochs)])
         average = averaged_vae(model)

@@ -39,9 +39,8 @@ from vae import CVAE, VAE
 
 STUDY = results_file.Study(
     "python -m cscm77.studies.comparison", __doc__.partition("\n")[0], minutes=25,
-    path=Path(__file__).resolve().with_name("comparison.json"), measures={"quality", "minutes"},
-    summary=lambda row: (f"Frechet distance {row['quality']['frechet']:.2f}, "
-                         f"{row['minutes']:.1f} min"))
+    path=Path(__file__).resolve().with_name("comparison.json"), measures={"quality"},
+    summary=lambda row: f"Frechet distance {row['quality']['frechet']:.2f}")
 SEEDS = (0, 1, 2)
 SAMPLES = 10_000
 LATENTS = 15
@@ -71,7 +70,7 @@ COLUMNS = {"frechet": ("Frechet", ".2f"), "kernel": ("kernel", ".1f"), "score": 
            "coverage": ("coverage", ".3f"), "-ELBO": ("-ELBO", ".1f"),
            "bound": ("100 samples", ".1f"), "accuracy": ("as asked", ".3f")}
 
-TITLES = [*(title for title, _ in COLUMNS.values()), "parameters", "minutes"]
+TITLES = [*(title for title, _ in COLUMNS.values()), "parameters"]
 PANELS = slice(0, 6), slice(6, None)  # the columns that fit a page side by side
 SAMPLED = 100  # latents an image, of the tighter bound
 
@@ -94,7 +93,7 @@ def prepare(loaders, epochs):
         return {**numbers, "classes": classes}, reading.labels
 
     def row_of_real_images():
-        return {"quality": measured(loaders.train.dataset.images[-SAMPLES:])[0], "minutes": 0}
+        return {"quality": measured(loaders.train.dataset.images[-SAMPLES:])[0]}
 
     trainings = {REAL: (REAL, row_of_real_images)}
     for seed in SEEDS:
@@ -110,12 +109,10 @@ def _row_of_vae(name, seed, loaders, epochs, measured):
     reset_seed(seed)
     device, cond = loaders.train.dataset.pixels.device, name == "CVAE"
     model = VAES[name](results_file.PIXELS).to(device)
-    _, minutes = quietly(lambda: [train_vae(epoch, model, loaders.train, cond=cond)
-                                  for epoch in range(epochs)])
+    quietly(lambda: [train_vae(epoch, model, loaders.train, cond=cond) for epoch in range(epochs)])
     quality, averaged = (_measured_vae(network, cond, seed, loaders.test, measured)
                          for network in (model, averaged_vae(model)))
-    return {"quality": quality, "averaged": averaged, "minutes": minutes,
-            "parameters": count_params(model)}
+    return {"quality": quality, "averaged": averaged, "parameters": count_params(model)}
 
 
 def _measured_vae(model, cond, seed, test, measured):
@@ -139,7 +136,7 @@ def _row_of_gan(name, seed, loaders, epochs, measured):
     reset_seed(seed)
     D, G = (make().to(device).apply(model.first_weights) for make in model.networks)
     with TemporaryDirectory() as folder:
-        history, minutes = quietly(lambda: run_a_gan(
+        history = quietly(lambda: run_a_gan(
             D, G, gan.get_optimizer(D), gan.get_optimizer(G), *model.losses,
             Path(folder) / "gan.png", ENDLESS, results_file.BATCH_SIZE,
             num_epochs=max(1, int(epochs * model.fraction_of_epochs)), loader_train=loaders.train))
@@ -147,7 +144,7 @@ def _row_of_gan(name, seed, loaders, epochs, measured):
         noise = gan.sample_noise(SAMPLES, gan.NOISE_DIM, device=device)
     quality, averaged = (measured(generate(network, noise, low=-1))[0]
                          for network in (G, history.G_average))
-    return {"quality": quality, "averaged": averaged, "minutes": minutes,
+    return {"quality": quality, "averaged": averaged,
             "parameters": count_params(D) + count_params(G)}
 
 
@@ -196,11 +193,10 @@ def _lines_and_notes(results):
 
 def _line(rows, samples):
     """A line of the table: what the trainings of one model have in common."""
-    trained = "parameters" in rows[0]  # real images have none
+    parameters = rows[0].get("parameters")  # real images have none
     return [*(_mean_and_sd([row[samples][name] for row in rows if name in row[samples]], form)
               for name, (_, form) in COLUMNS.items()),
-            f"{rows[0]['parameters']:,}" if trained else "-",
-            f"{mean(row['minutes'] for row in rows):.1f}" if trained else "-"]
+            f"{parameters:,}" if parameters else "-"]
 
 
 def _mean_and_sd(values, form):

@@ -11,7 +11,6 @@ import json
 import os
 import re
 import sys
-import time
 from contextlib import redirect_stdout
 from pathlib import Path
 from typing import NamedTuple
@@ -56,11 +55,9 @@ def provenance_of(loaders, epochs):
 
 
 def quietly(train):
-    """Call a function that trains and prints: what it returns, and the minutes that it took."""
-    began = time.perf_counter()
-    with redirect_stdout(io.StringIO()):  # a line a training is enough
-        result = train()
-    return result, round((time.perf_counter() - began) / 60, 2)
+    """What a function returns that trains and prints: a line a training is enough."""
+    with redirect_stdout(io.StringIO()):
+        return train()
 
 
 def read_results(study, path):
