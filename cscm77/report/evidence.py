@@ -170,6 +170,8 @@ class Page(str):
         html = "".join(f"<div><small>{escape(part)}</small></div>" if isinstance(part, str)
                        else as_html(*part) for part in others)
         if self.folded:
+            corner = next((part[0] for part in others if not isinstance(part, str)), "")
+            title = f"{corner}: {title}" if corner else title
             return f"<details><summary>{escape(title)}</summary>{html}</details>"
         return f"<b>{escape(title)}</b>" * bool(title) + html
 
@@ -219,10 +221,10 @@ def _best(title, values):
 
 
 def _html_row(tag, cells):
-    """A row; words are set to the left, numbers stay where the page has them."""
+    """A row; its name and words are set to the left, numbers stay where the page has them."""
     return "<tr>" + "".join(
-        f'<{tag} style="{CELL}{WORDS * (tag == "td" and cell[:1].isalpha())}">{cell}</{tag}>'
-        for cell in cells) + "</tr>"
+        f'<{tag} style="{CELL}{WORDS * (not place or cell[:1].isalpha() and tag == "td")}">'
+        f"{cell}</{tag}>" for place, cell in enumerate(cells)) + "</tr>"
 
 
 def as_markdown(corner, titles, rows):

@@ -83,6 +83,8 @@ def test_a_page_shows_its_lines_and_tables_as_html_and_is_their_text():
     html = page._repr_html_()
     assert html.startswith("<b>a &lt; b</b><div><small>made</small></div><table>")
     assert "<summary>a &lt; b</summary>" in Page("a < b", "more", folded=True)._repr_html_()
+    table = ("size", ["n"], {"r": ["1"]})
+    assert "<summary>size: made</summary>" in Page("made", table, folded=True)._repr_html_()
     assert html.count("<tr>") == 2 and html.endswith("<div><small>note</small></div>")
 
 
