@@ -13,7 +13,7 @@ import vae
 from cscm77.checks import check_cond, check_loader, check_scalar_loss, unwrapped
 from cscm77.data.loaders import checked_batches, full_batches, mnist_loaders
 from cscm77.measure.latents import log_likelihood
-from cscm77.report.pictures import draw_digits, save_picture, show_and_close
+from cscm77.report.pictures import SMALL, draw_digits, save_picture, show_and_close
 from cscm77.training.begin import begin_gan, begin_vae, show_restored_epoch
 from cscm77.training.journal import GANHistory, LossLog, VAEEpoch, VAELosses
 from cscm77.training.replay import Replayed
@@ -315,8 +315,7 @@ def _same_noise(G, noise_size):
 
 def _show_progress(journal):
     print(journal.line(len(journal.log) - 1))
-    show_and_close(draw_digits(journal.samples))
-    print()
+    show_and_close(draw_digits(journal.samples, columns=len(journal.samples), inches=SMALL))
 
 
 def _save_samples(run, path):

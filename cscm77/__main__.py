@@ -65,8 +65,11 @@ class TerminalClient(NotebookClient):
 
     def process_message(self, msg, cell, cell_index):
         """Keep an output in the notebook, as the base class does, and show text at once."""
+        content = msg["content"]
         if msg["msg_type"] == "stream":
-            print(msg["content"]["text"], end="", flush=True)
+            print(content["text"], end="", flush=True)
+        elif {"text/html", "text/markdown"} & content.get("data", {}).keys():  # tables, answers
+            print(content["data"]["text/plain"], flush=True)
         return super().process_message(msg, cell, cell_index)
 
     def end_section(self):

@@ -14,7 +14,8 @@ from cscm77 import __main__ as command
 
 TOP = Path(__file__).resolve().parent.parent
 GOOD = [
-    "# First section", "print('one')\nprint('two')",
+    "# First section", "from cscm77.report.evidence import Page\nprint('one')\nprint('two')\n"
+    "display(Page('a table', ('', ['n'], {'row': ['1']})))",
     "## Second section",
     "import os\nprint(os.environ['CSCM77_IMAGES'], os.path.isdir(os.environ['CSCM77_RESULTS']))",
     "x = 5\nx",
@@ -62,7 +63,8 @@ def test_it_passes_on_what_cells_print_and_times_each_section(good):
     done, _ = good
     assert (done.returncode, done.stderr) == (0, "")  # nor does a debugger speak of itself there
     lines = done.stdout.splitlines()
-    places = [lines.index(line) for line in ("## First section", "one", "two", "## Second section")]
+    places = [lines.index(line) for line in (
+        "## First section", "one", "two", "a table", "row  1", "## Second section")]
     assert places == sorted(places)
     assert "7 True" in lines
     assert sum("section: " in line and line.endswith(" s)") for line in lines) == 2

@@ -264,6 +264,8 @@ def state_of_the_game(d_real, d_fake, classes, steps):
     numbers = f"D(x) = {real:.2f}, D(G(z)) = {fake:.2f}, rarest digit {rarest}: {share:.1%}"
     if share < 0.01:
         return f"collapsed: a digit is all but missing ({numbers})"
+    if share < 0.5 / len(classes):
+        return f"partial mode collapse: a digit comes less than half as often as due ({numbers})"
     if real - fake > 0.6:
         return f"D winning: it tells most images apart ({numbers})"
     return f"balanced: neither network has the other in hand ({numbers})"

@@ -1,15 +1,31 @@
-"""The tables and figures of a notebook, kept for a report, and tables as lines of text.
+"""The tables and figures of a notebook, shown and kept for a report; tables as text and HTML.
 
 metrics.json, evidence.md and figures/ in the results say of each table and figure what it was made
 from: data, number of images, epochs, seed.
 """
 
+import inspect
 import json
+from html import escape
+from itertools import product
 from pathlib import Path
+from statistics import mean, stdev
+
+from IPython.display import display
 
 from cscm77.files import reason_of, write_whole
-from cscm77.report.pictures import figure_bytes
+from cscm77.report.pictures import figure_bytes, show_and_close
 
+UNITS = {  # under the head of a column; an arrow says which numbers are better
+    **dict.fromkeys(("-ELBO", "K = 1", "K = 10", "K = 100", "100 samples", "last weights",
+                     "averaged"), "nats \u2193"),
+    **dict.fromkeys(("reconstruction", "KL", "training", "difference"), "nats"),
+    **dict.fromkeys(("Frechet distance", "Frechet", "kernel distance", "kernel", "off uniform"),
+                    "\u2193"),
+    **dict.fromkeys(("score", "coverage", "as asked", "as asked for", "averaged, as asked"),
+                    "\u2191")}
+YARDSTICKS = {"training images", "mean training image", "perfect reconstruction"}  # win nothing
+CELL, WORDS = "padding: 1px 8px", "; text-align: left"  # of a table's HTML
 PRINT_RESOLUTION = 300  # dots an inch
 TITLE = """# Evidence
 
@@ -25,46 +41,63 @@ class Evidence:
 
     def __init__(self, folder, notebook, made_from):
         self.folder, self.notebook, self.made_from = Path(folder), notebook, made_from
-        self._tables, self._listings, self._figures = {}, {}, {}
+        self._tables, self._listings, self._prose, self._figures = {}, {}, {}, {}
         self._warned = False
 
-    def table(self, name, title, columns, rows):
-        """Print a table, and keep its numbers; the same name again replaces it.
+    def table(self, name, title, columns, rows, shown=True, folded=False):
+        """Show a table, and keep its numbers; the same name again replaces it.
 
         Args:
             name: in metrics.json.
             title: what it shows, on which images, after how many epochs.
             columns: {title: format specification}.
             rows: {name: values}: finite numbers, text or None, one for each column.
+            shown: whether to show it, too.
+            folded: whether a page shows its title alone, which opens the rest.
         """
         rows = {row: [_plain(value) for value in values] for row, values in rows.items()}
         if any(len(values) != len(columns) for values in rows.values()):
             raise ValueError(f"rows: expected {len(columns)} values in each, "
                              f"found {[len(values) for values in rows.values()]}")
         self._tables[name] = {"title": title, "columns": dict(columns), "rows": rows}
-        print(f"{title}; {self.made_from}\n\n{as_text('', columns, _formatted(columns, rows))}")
+        if shown:
+            display(Page(title, self.made_from, ("", columns, _formatted(columns, rows)),
+                         folded=folded))
         self._write()
 
-    def listing(self, name, text):
-        """Print lines of text that say themselves what they were made from, and keep them."""
+    def listing(self, name, text, folded=False):
+        """Show lines of text or a `Page`, made from what they say themselves, and keep them.
+
+        Folded, a page shows its first line, which opens the rest.
+        """
         self._listings[name] = text
-        print(text)
+        display(Page(*text.parts, folded=folded)) if isinstance(text, Page) else print(text)
         self._write()
 
-    def figure(self, name, figure, title):
-        """Keep a figure, which stays open, as PNG at print resolution and as PDF.
+    def say(self, name, text):
+        """Show sentences in Markdown, with the numbers of this run in them, and keep them."""
+        self._prose[name] = text
+        display(Prose(text))
+        self._write()
 
-        Its title says what it shows, on which images, after how many epochs.
+    def figure(self, name, figure, title, shown=True):
+        """Keep a figure as PNG at print resolution and as PDF; show it over its title, and free it.
+
+        The title says what it shows, on which images, after how many epochs.
         """
         self._figures[name] = title
         for ending in ("png", "pdf"):
             self._keep(f"figures/{name}.{ending}", figure_bytes(figure, ending, PRINT_RESOLUTION))
         self._write()
+        show_and_close(figure, shown)
+        if shown:
+            display(Page("", f"{title}; {self.made_from}"))
 
     def _write(self):
         parts = _read(self.folder / "metrics.json")
         parts[self.notebook] = {"made from": self.made_from, "tables": self._tables,
-                                "listings": self._listings, "figures": self._figures}
+                                "listings": self._listings, "prose": self._prose,
+                                "figures": self._figures}
         parts = dict(sorted(parts.items()))
         self._keep("metrics.json", json.dumps(parts, indent=1, allow_nan=False) + "\n")
         self._keep("evidence.md", report(parts))
@@ -89,6 +122,7 @@ def report(parts):
             rows = _formatted(table["columns"], table["rows"])
             page.append(f"**{title}**\n\n{as_markdown('', table['columns'], rows)}\n")
         page += [f"```\n{text}\n```\n" for text in part["listings"].values()]
+        page += [f"{text.strip()}\n" for text in part.get("prose", {}).values()]
         for name, title in part["figures"].items():
             title, made_from = _literal(title), _literal(part["made from"])
             page.append(f"![{title}](figures/{name}.png)\n\n"
@@ -113,7 +147,46 @@ def _plain(value):
     return value
 
 
-# ---------------------------------------------------------------- tables of text
+# ---------------------------------------------------------------- tables and sentences
+
+
+class Page(str):
+    """Lines and tables in their order: text, which a notebook's page shows as HTML.
+
+    Its parts are strings, of which the first is a title, and tables as `as_text` takes them.
+    """
+
+    def __new__(cls, *parts, folded=False):
+        """Put the text together."""
+        page = super().__new__(cls, "\n".join(part if isinstance(part, str) else as_text(*part)
+                                              for part in parts))
+        page.parts, page.folded = parts, folded
+        return page
+
+    __repr__ = str.__str__
+
+    def _repr_html_(self):
+        title, *others = self.parts
+        html = "".join(f"<div><small>{escape(part)}</small></div>" if isinstance(part, str)
+                       else as_html(*part) for part in others)
+        if self.folded:
+            corner = next((part[0] for part in others if not isinstance(part, str)), "")
+            title = f"{corner}: {title}" if corner else title
+            return f"<details><summary>{escape(title)}</summary>{html}</details>"
+        return f"<b>{escape(title)}</b>" * bool(title) + html
+
+
+class Prose(str):
+    """Text that a notebook's page shows as Markdown."""
+
+    __repr__ = _repr_markdown_ = str.__str__
+
+
+def show_source(*functions):
+    """Print functions as they are written, without their docstrings."""
+    for function in functions:
+        head, _, body = inspect.getsource(function).split('"""')
+        print(head.rstrip() + body)
 
 
 def as_text(corner, titles, rows):
@@ -123,6 +196,35 @@ def as_text(corner, titles, rows):
     return "\n".join("  ".join([name.ljust(widths[0]),
                                 *map(str.rjust, values, widths[1:])]).rstrip()
                      for name, *values in lines)
+
+
+def as_html(corner, titles, rows):
+    """The same as an HTML table: units in its head, the best number of a column in bold."""
+    heads = [f"{escape(title)}<br><small>{UNITS.get(title, '')}</small>"
+             for title in (corner, *titles)]
+    ranked = [values for name, values in rows.items() if name not in YARDSTICKS]
+    best = [_best(title, [values[i] for values in ranked]) for i, title in enumerate(titles)]
+    lines = [_html_row("th", heads)]
+    for name, values in rows.items():
+        lines.append(_html_row("td", [escape(name), *(
+            f"<b>{escape(value)}</b>" if value == top and name not in YARDSTICKS else escape(value)
+            for value, top in zip(values, best, strict=True))]))
+    return f"<table>{''.join(lines)}</table>"
+
+
+def _best(title, values):
+    """The text of a column that has its best number; None where none is better than another."""
+    better = {"\u2193": min, "\u2191": max}.get(UNITS.get(title, " ")[-1:])
+    numbers = {value: float(value.split()[0].strip("%").replace(",", ""))
+               for value in values if better and value != "-"}
+    return better(numbers, key=numbers.get) if numbers else None
+
+
+def _html_row(tag, cells):
+    """A row; its name and words are set to the left, numbers stay where the page has them."""
+    return "<tr>" + "".join(
+        f'<{tag} style="{CELL}{WORDS * (not place or cell[:1].isalpha() and tag == "td")}">'
+        f"{cell}</{tag}>" for place, cell in enumerate(cells)) + "</tr>"
 
 
 def as_markdown(corner, titles, rows):
@@ -135,6 +237,25 @@ def as_markdown(corner, titles, rows):
 def _literal(text):
     """Text that Markdown shows as it is: a dollar begins no formula, a bar no column."""
     return text.replace("$", r"\$").replace("|", r"\|")
+
+
+def contrast(first, second, form=".1f", paired=False):
+    """Two rows of numbers over the same seeds in words: their means and sds, and what they show.
+
+    Paired are numbers of one training each; others are apart where their ranges are.
+    """
+    told = " against ".join(f"{mean(row):{form}} ± {stdev(row):{form}}" for row in (first, second))
+    pairs = list(zip(first, second, strict=True)) if paired else list(product(first, second))
+    for word, shown in (("lower", all(a < b for a, b in pairs)),
+                        ("higher", all(a > b for a, b in pairs))):
+        if shown:
+            return f"{told}: {word} with every seed"
+    return f"{told}: within the spread over seeds, so nothing was shown"
+
+
+def gap(first, second, form=".1f"):
+    """How far one number is from another, and on which side: "0.4 below"."""
+    return f"{abs(first - second):{form}} {'below' if first < second else 'above'}"
 
 
 def formatted(value, form):

@@ -20,8 +20,10 @@ from torchvision.utils import make_grid
 
 from cscm77.checks import check_whole
 from cscm77.files import reason_of, write_whole
+from cscm77.measure.latents import measuring
+from cscm77.utils import device_of, dtype_of
 
-INCHES_PER_DIGIT = 0.6
+INCHES_PER_DIGIT, SMALL = 0.6, 0.42  # a square grid has many rows, and smaller digits
 FRAME = 200  # milliseconds that a moment of an animation is seen
 GAP = 2  # pixels between digits
 THRESHOLD = 120  # nats per image: what the coursework asks a VAE to reach
@@ -29,7 +31,7 @@ COLOURS = (  # Okabe and Ito's, for the colour-blind
     "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 LINES = ("-", "--", ":", "-.", "-", "--")  # so that print without colour tells them apart too
 
-text_as_given = plt.rc_context({"text.parse_math": False})  # a decorator
+text_as_given = plt.rc_context({"text.parse_math": False, "axes.titlesize": 10})  # a decorator
 
 
 def _numbers(values):
@@ -60,16 +62,21 @@ def tile(images, columns=None):
 
 
 @text_as_given
-def draw_digits(images, columns=None, title=None):
-    """Draw images as a grid, as `tile` takes them, in a new figure, which stays the current one."""
-    grid = tile(images, columns)
-    height, width = (INCHES_PER_DIGIT * length / (28 + GAP) for length in grid.shape)
-    title = _wrapped(title or "", width, fontsize=9)
+def draw_digits(images, columns=None, title=None, labels=(), inches=None):
+    """Draw images as a grid, as `tile` takes them, in a new figure, which stays the current one.
+
+    Labels, where there are any, name the rows, to their left; `inches` is the size of a digit.
+    """
+    grid, inches = tile(images, columns), inches or (INCHES_PER_DIGIT if columns else SMALL)
+    height, width = (inches * length / (28 + GAP) for length in grid.shape)
+    left = 0.085 * max(map(len, labels), default=0)  # inches for the labels
+    title = _wrapped(title or "", left + width, fontsize=9)
     room = 0.14 + 0.16 * len(title.splitlines()) if title else 0.0  # inches for the title
-    height += room
-    fig = plt.figure(figsize=(width, height))
-    ax = fig.add_axes((0, 0, 1, 1 - room / height))
+    fig = plt.figure(figsize=(left + width, height + room))
+    ax = fig.add_axes((left / (left + width), 0, width / (left + width), height / (height + room)))
     ax.imshow(grid, cmap="gray", interpolation="nearest", aspect="auto")
+    for row, label in enumerate(labels):
+        ax.text(-4, (row + 0.5) * (28 + GAP), label, fontsize=9, ha="right", va="center")
     ax.axis("off")
     ax.set_title(title, fontsize=9)
     return fig
@@ -125,6 +132,12 @@ def _panels(number, title, width, height=2.8):
     return fig, axes[0]
 
 
+def _legend(ax, columns, fontsize=8):
+    """A legend below the name of the x axis, where it covers nothing."""
+    ax.legend(fontsize=fontsize, ncols=columns, frameon=False, borderaxespad=4.5,
+              loc="upper center", bbox_to_anchor=(0.5, 0))
+
+
 @text_as_given
 def _curves(panels, title, xlabel, ylabel, fontsize=8):
     """Lines with a legend, panel by panel: {title of a panel: {name of a line: (x, y)}}."""
@@ -133,7 +146,7 @@ def _curves(panels, title, xlabel, ylabel, fontsize=8):
         for label, (x, y) in lines.items():
             ax.plot(x, _numbers(y).tolist(), label=label)
         ax.set(title=name, xlabel=xlabel, ylabel=ylabel)
-        ax.legend(fontsize=fontsize)
+        _legend(ax, 3, fontsize)
     return fig
 
 
@@ -162,8 +175,8 @@ def plot_vae_training(epochs, title):
     if all(e.val_loss is not None for e in epochs):
         plot(ax, "val_loss", "s", "validation")
     ax.axhline(THRESHOLD, color="gray", linestyle=":", label=f"asked for: below {THRESHOLD}")
-    ax.set_ylabel("nats per image")
-    ax.legend(fontsize=8)
+    axes[0].set_ylabel("nats per image")
+    _legend(axes[0], 3)
     return fig
 
 
@@ -204,6 +217,43 @@ def plot_kl_of_latents(kl, title):
     return fig
 
 
+def layers_of(network, inputs):
+    """The stages of a network of layers, from so many numbers on: [(names, shape, parameters)].
+
+    A layer without a weight matrix that keeps the shape stands with the one before it.
+    """
+    x = torch.zeros(1, inputs, device=device_of(network), dtype=dtype_of(network))
+    stages = [("input", (inputs,), 0)]
+    with measuring(network):
+        for layer in network:
+            x, name, weights = layer(x), type(layer).__name__, list(layer.parameters())
+            shape, number = tuple(x.shape[1:]), sum(p.numel() for p in weights)
+            if shape == stages[-1][1] and not any(p.ndim > 1 for p in weights):
+                names, _, before = stages.pop()
+                name, number = f"{names}, {name}", before + number
+            stages.append((name, shape, number))
+    return stages
+
+
+@text_as_given
+def plot_networks(parts, title):
+    """Draw networks from their layers, {name: (network, inputs)}: a bar as long as log(outputs)."""
+    stages = {name: layers_of(*part) for name, part in parts.items()}
+    rows = max(map(len, stages.values()))
+    fig, axes = _panels(len(parts), title, 10, 0.8 + 0.24 * rows)
+    for ax, (name, layers) in zip(axes, stages.items(), strict=True):
+        names, shapes, numbers = zip(*layers, strict=True)
+        ax.barh(range(len(layers)), [math.log(1 + math.prod(shape)) for shape in shapes],
+                color=COLOURS[5])
+        for row, (shape, number) in enumerate(zip(shapes, numbers, strict=True)):
+            told = f"   {number:,} parameters" * (number > 0)
+            ax.text(0.1, row, " x ".join(map(str, shape)) + told, fontsize=7, va="center")
+        ax.set(title=f"{name}: {sum(numbers):,} parameters", xticks=[], ylim=(rows - 0.4, -0.6))
+        ax.set_yticks(range(len(layers)), names, fontsize=7)
+        ax.spines["bottom"].set_visible(False)
+    return fig
+
+
 @text_as_given
 def plot_class_counts(counts, title):
     """Draw how many samples of each digit there are, {name: (C,)}, beside equal shares."""
@@ -217,14 +267,14 @@ def plot_class_counts(counts, title):
                width, label=name, color=COLOURS[place % len(COLOURS)])
     ax.axhline(100 / len(digits), color="black", linestyle=":", linewidth=1, label="equal shares")
     ax.set(xticks=digits, xlabel="digit, as the judge reads it", ylabel="% of the samples")
-    ax.legend(fontsize=8, ncols=len(counts) + 1)
+    _legend(ax, len(counts) + 1)
     return fig
 
 
 @text_as_given
 def plot_confusion(matrix, title):
     """Draw a confusion matrix (C, C) with its numbers: rows asked for, columns recognised."""
-    fig, (ax,) = _panels(1, title, 6, 5)
+    fig, (ax,) = _panels(1, title, 5, 4.2)
     matrix = _numbers(matrix)
     shares = matrix / matrix.sum(dim=1, keepdim=True).clamp(min=1)
     ax.imshow(shares.numpy(), cmap="gray_r", vmin=0, vmax=1)
@@ -242,23 +292,23 @@ def plot_confusion(matrix, title):
 def plot_latent_map(points, labels, title):
     """Draw points (N, 2), coloured by their digit (N,), its number at the middle of its points."""
     points, labels = _numbers(points).double(), _numbers(labels)
-    fig, (ax,) = _panels(1, title, 6, 5)
+    fig, (ax,) = _panels(1, title, 6, 4)
     ax.scatter(*points.T.numpy(), c=labels.numpy(), cmap="tab10", vmin=0, vmax=9, s=4, linewidths=0)
     for digit in labels.unique().tolist():
         x, y = points[labels == digit].median(dim=0).values.tolist()
         ax.text(x, y, str(digit), fontsize=14, weight="bold", ha="center", va="center",
                 bbox={"boxstyle": "circle,pad=0.15", "facecolor": "white", "alpha": 0.8,
                       "linewidth": 0})
-    ax.set(xticks=[], yticks=[])
+    ax.set(xticks=[], yticks=[], xlabel="first direction", ylabel="second direction")
     return fig
 
 
 # ---------------------------------------------------------------- on the page and on disk
 
 
-def show_and_close(fig):
+def show_and_close(fig, shown=True):
     """Show a figure now, where there is something to show it on, and free it."""
-    if plt.get_backend().lower() != "agg":
+    if shown and plt.get_backend().lower() != "agg":
         plt.show()
     plt.close(fig)
 

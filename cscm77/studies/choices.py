@@ -24,7 +24,7 @@ import vae
 from cscm77.measure.judge import judge_of
 from cscm77.measure.latents import IN_USE, kl_of_latents
 from cscm77.measure.samples import conditional_accuracy
-from cscm77.report.evidence import as_text
+from cscm77.report.evidence import Page
 from cscm77.studies import results_file
 from cscm77.studies.results_file import made_from, quietly, read_results
 from cscm77.training.journal import averaged
@@ -228,7 +228,7 @@ def averages_of(model, settings):
 
 
 def study_table(group, path=STUDY.path):
-    """One of the `groups` of trials as a table of text; it says what it was made from.
+    """One of the `groups` of trials as a `Page`; it says what it was made from.
 
     Raises:
         ValueError: there is no such group; others as `results_file.read_results` says.
@@ -242,8 +242,7 @@ def study_table(group, path=STUDY.path):
     judged = {row["judge's accuracy"] for row in rows.values() if "judge's accuracy" in row}
     notes += [f"digits as asked for: of 10,000, read by a judge that reads {accuracy:.2%} of the "
               "test images right" for accuracy in sorted(judged)]
-    return "\n".join([f"{first}; {split} -ELBO in nats per image",
-                      as_text(group, titles, lines), *notes])
+    return Page(f"{first}; {split} -ELBO in nats per image", (group, titles, lines), *notes)
 
 
 def study_made_from(path=STUDY.path):
@@ -273,7 +272,7 @@ def _validation_table(rows):
         f"{row['val_losses'][-1]:.2f}", f"{row['averaged']:.2f}", f"{row['train_loss']:.2f}",
         str(row["latents_in_use"]), f"{row['parameters']:,}"] for trial, row in rows.items()}
     if any("accuracy" in row for row in rows.values()):
-        titles += ["as asked for", "averaged"]
+        titles += ["as asked for", "averaged, as asked"]
         for trial, row in rows.items():
             lines[trial.name] += [f"{accuracy:.2%}" for accuracy in row.get("accuracy", ())] or "--"
     return titles, lines

@@ -23,7 +23,7 @@ import gan
 from cscm77.measure.judge import judge_of
 from cscm77.measure.latents import importance_weighted_loss
 from cscm77.measure.samples import ask_for_digits, generate, measure_samples
-from cscm77.report.evidence import as_text
+from cscm77.report.evidence import Page
 from cscm77.studies import results_file
 from cscm77.studies.results_file import quietly
 from cscm77.utils import arithmetic, keep_freed_memory, reset_seed, seeded
@@ -152,18 +152,27 @@ def _row_of_gan(name, seed, loaders, epochs, measured):
 
 
 def comparison_table(path=STUDY.path):
-    """The comparison as a table of text; errors are those of `results_file.read_results`."""
+    """The comparison as a `Page`; errors are those of `results_file.read_results`."""
     made = results_file.read_results(STUDY, path)
     lines, notes = _lines_and_notes(made["results"])
     accuracy = made["provenance"].get("judge's accuracy", 0)
-    return "\n".join([
+    parts = [("", TITLES[part], {name: line[part] for name, line in lines.items()})
+             for part in PANELS]
+    return Page(
         f"{results_file.made_from(made, SEEDS)} (DC-GAN: half as many epochs); "
         "mean and sd over the seeds",
         f"{SAMPLES:,} samples against the test images, in the features of a judge that reads "
         f"{accuracy:.2%} of them",
-        *(as_text("", TITLES[part], {name: line[part] for name, line in lines.items()}) + "\n"
-          for part in PANELS),
-        *notes])
+        parts[0], "", parts[1], "", *notes)
+
+
+def comparison_values(row, measure, path=STUDY.path):
+    """A measure of samples in a row of the table, "FC-GAN" or "FC-GAN, averaged", by seed."""
+    model, _, averaged = row.partition(", ")
+    results = results_file.read_results(STUDY, path)["results"]
+    rows = [results.get(training_name(model, seed), {}) for seed in SEEDS]
+    kind = averaged or "quality"
+    return [trained[kind][measure] for trained in rows if kind in trained]
 
 
 def _lines_and_notes(results):

@@ -218,7 +218,7 @@ def test_quality_is_that_of_its_parts_whatever_is_held_at_a_time(monkeypatch):
 
 @pytest.mark.parametrize("real, fake, classes, word", [
     (0.6, 0.4, [10] * 10, "balanced"), (0.95, 0.05, [10] * 10, "D winning"),
-    (0.6, 0.4, [100] + [0] * 9, "collapsed")])
+    (0.6, 0.4, [100] + [0] * 9, "collapsed"), (0.6, 0.4, [4] + [10] * 9, "partial mode collapse")])
 def test_the_state_of_the_game(real, fake, classes, word):
     sentence = measures.state_of_the_game([0.0, real, real], [1.0, fake, fake], classes, steps=2)
     assert sentence.startswith(word) and f"D(x) = {real:.2f}, D(G(z)) = {fake:.2f}" in sentence

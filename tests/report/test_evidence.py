@@ -2,12 +2,24 @@
 
 import json
 import math
+import re
 
 import matplotlib.pyplot as plt
 import pytest
 import torch
 
-from cscm77.report.evidence import PRINT_RESOLUTION, Evidence, as_markdown, as_text, formatted
+from cscm77.report import evidence as module
+from cscm77.report.evidence import (
+    PRINT_RESOLUTION,
+    Evidence,
+    Page,
+    as_html,
+    as_markdown,
+    as_text,
+    contrast,
+    formatted,
+    gap,
+)
 
 COLUMNS = {"-ELBO": ".2f", "images": ",", "note": ""}
 
@@ -28,7 +40,7 @@ def test_a_table_is_printed_and_kept(tmp_path, capsys):
     evidence.table("elbo", "on 10,000 test images", COLUMNS,
                    {"VAE": (torch.tensor(102.834), 10000, "a note"), "yardstick": (None, 5, None)})
     assert capsys.readouterr().out.splitlines() == [
-        "on 10,000 test images; MNIST, 55,000 training images, seed 0", "",
+        "on 10,000 test images", "MNIST, 55,000 training images, seed 0",
         "            -ELBO  images    note", "VAE        102.83  10,000  a note",
         "yardstick       -       5       -"]
     numbers, page = kept(tmp_path / "results")
@@ -46,6 +58,62 @@ def test_a_figure_is_kept_for_print(tmp_path, evidence):
     assert (tmp_path / "figures" / "curves.pdf").read_bytes().startswith(b"%PDF")
     assert "![losses by step](figures/curves.png)" in kept(tmp_path)[1]
     assert {path.name for path in (tmp_path / "figures").iterdir()} == {"curves.pdf", "curves.png"}
+
+
+def test_what_is_not_to_be_shown_is_kept_alone(tmp_path, evidence, capsys):
+    evidence.table("t", "title", {"n": ""}, {"a": [1]}, shown=False)
+    evidence.figure("f", plt.figure(), "a figure", shown=False)
+    assert capsys.readouterr().out == "" and plt.get_fignums() == []
+    assert set(kept(tmp_path)[0]["VAE"]["tables"]) == {"t"}
+    evidence.figure("g", plt.figure(), "another")
+    assert capsys.readouterr().out == "\nanother; MNIST\n" and plt.get_fignums() == []
+
+
+def test_sentences_are_shown_as_markdown_and_kept(tmp_path, evidence, monkeypatch):
+    shown = []
+    monkeypatch.setattr(module, "display", shown.append)
+    evidence.say("answers", "**Why?** 0.5")
+    assert shown[0]._repr_markdown_() == repr(shown[0]) == "**Why?** 0.5"
+    assert "**Why?** 0.5\n" in kept(tmp_path)[1]
+
+
+def test_a_page_shows_its_lines_and_tables_as_html_and_is_their_text():
+    page = Page("a < b", "made", ("", ["n"], {"r": ["1"]}), "note")
+    assert page == repr(page) == "a < b\nmade\n   n\nr  1\nnote"
+    html = page._repr_html_()
+    assert html.startswith("<b>a &lt; b</b><div><small>made</small></div><table>")
+    assert "<summary>a &lt; b</summary>" in Page("a < b", "more", folded=True)._repr_html_()
+    table = ("size", ["n"], {"r": ["1"]})
+    assert "<summary>size: made</summary>" in Page("made", table, folded=True)._repr_html_()
+    assert html.count("<tr>") == 2 and html.endswith("<div><small>note</small></div>")
+
+
+def test_the_best_number_of_a_column_is_bold_and_its_head_has_the_unit():
+    html = as_html("", ["-ELBO", "coverage", "parameters"], {
+        "VAE": ["102.8 ± 0.1", "55%", "1,000"], "CVAE": ["99.0 ± 0.3", "7%", "20"],
+        "training images": ["1.0", "99%", "-"], "none": ["-", "-", "-"]})
+    assert set(re.findall("<b>(.*?)</b>", html)) == {"99.0 ± 0.3", "55%"}
+    assert "-ELBO<br><small>nats \u2193</small>" in html
+    assert "<b>" not in as_html("", ["-ELBO"], {"training images": ["1.0"]})
+
+
+@pytest.mark.parametrize("first, second, words", [
+    ([1.0, 2.0], [3.0, 4.0], "1.5 ± 0.7 against 3.5 ± 0.7: lower with every seed"),
+    ([5.0, 6.0], [3.0, 4.0], "5.5 ± 0.7 against 3.5 ± 0.7: higher with every seed"),
+    ([1.0, 3.5], [3.0, 4.0],
+     "2.2 ± 1.8 against 3.5 ± 0.7: within the spread over seeds, so nothing was shown")])
+def test_what_two_rows_show_is_said_only_where_every_seed_says_it(first, second, words):
+    assert contrast(first, second) == words
+    assert contrast([1.0, 3.5], [2.0, 4.0], paired=True).endswith("lower with every seed")
+    assert contrast([1.0, 3.5], [0.0, 3.0], paired=True).endswith("higher with every seed")
+    assert gap(first[0], second[0]).endswith("below" if first[0] < second[0] else "above")
+
+
+def test_the_source_of_a_function_is_shown_without_its_docstring(capsys):
+    module.show_source(module.gap, module.formatted)
+    shown = capsys.readouterr().out
+    assert shown.startswith("def gap(first, second") and "def formatted(value, form):" in shown
+    assert "How far" not in shown and "return f" in shown
 
 
 def test_a_table_of_text_is_kept_as_it_is(tmp_path, evidence, capsys):
@@ -84,7 +152,7 @@ def test_what_cannot_be_written_is_said_once_and_the_table_is_shown(
         evidence.figure("f", plt.figure(), "title")
     printed = capsys.readouterr().out
     assert printed.count("metrics.json was not written: No space left on device\n") == 1
-    assert printed.count("was not written") == 1 and printed.count("title; MNIST") == 2
+    assert printed.count("was not written") == 1 and printed.count("title\nMNIST") == 2
     assert [path.name for path in tmp_path.rglob("*")] == ["figures"]
 
 

@@ -7,6 +7,7 @@ import torch
 from matplotlib.text import Text
 from PIL import Image
 
+import gan
 from cscm77.report import pictures
 from cscm77.training.journal import GANHistory, VAEEpoch
 
@@ -24,6 +25,7 @@ FIGURES = {  # (form of the values, a text) -> a figure
     "KL": lambda form, text: pictures.plot_kl_of_latents(form(torch.rand(5)), text),
     "counts": lambda form, text: pictures.plot_class_counts({text: form(torch.rand(10))}, text),
     "confusion": lambda form, text: pictures.plot_confusion(form(torch.rand(10, 10)), text),
+    "networks": lambda form, text: pictures.plot_networks({"D": (gan.discriminator(), 784)}, text),
     "map": lambda form, text: pictures.plot_latent_map(
         form(torch.rand(4, 2)), torch.tensor([1, 1, 2, 2]), text),
 }
@@ -74,6 +76,35 @@ def test_draw_digits_draws_one_image_with_its_title():
     assert fig is plt.gcf() and [ax.get_title() for ax in fig.axes] == ["a title"]
     width, height = fig.get_size_inches()
     assert width > 3 * height
+
+
+def test_labels_name_the_rows_to_their_left():
+    fig = pictures.draw_digits(torch.rand(20, 784), columns=10, labels=["above", "below, averaged"])
+    fig.canvas.draw()
+    boxes = {text.get_text(): text.get_window_extent() for text in fig.axes[0].texts}
+    assert boxes["above"].y0 > boxes["below, averaged"].y0 > 0
+    assert all(box.x0 >= 0 and box.x1 <= fig.axes[0].bbox.x0 for box in boxes.values())
+
+
+def test_a_network_is_drawn_from_its_layers_with_their_outputs_and_weights():
+    assert pictures.layers_of(gan.build_dc_generator(4), 4) == [
+        ("input", (4,), 0), ("Linear, ReLU, BatchNorm1d", (1024,), 7168),
+        ("Linear, ReLU, BatchNorm1d", (6272,), 6441344), ("Unflatten", (128, 7, 7), 0),
+        ("ConvTranspose2d, ReLU, BatchNorm2d", (64, 14, 14), 131264),
+        ("ConvTranspose2d, Tanh", (1, 28, 28), 1025), ("Flatten", (784,), 0)]
+    (ax,) = pictures.plot_networks({"D": (gan.discriminator(), 784)}, "GAN").axes
+    assert ax.get_title() == "D: 267,009 parameters"
+    assert [text.get_text() for text in ax.texts][:2] == ["784", "256   200,960 parameters"]
+
+
+@pytest.mark.parametrize("draw", [
+    lambda: pictures.plot_choices({"a": {str(i): [3.0, 2.0] for i in range(5)}}, "study"),
+    lambda: pictures.plot_class_counts({"FC": [1] * 10, "DC": [2] * 10}, "digits")])
+def test_a_legend_covers_no_curve(draw):
+    fig = draw()
+    fig.canvas.draw()
+    for ax in fig.axes:
+        assert ax.get_legend().get_window_extent().y1 <= ax.bbox.y0
 
 
 def test_a_long_title_takes_more_lines_and_more_room():

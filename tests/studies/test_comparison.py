@@ -140,6 +140,8 @@ def test_the_table_has_mean_and_standard_deviation(tmp_path, monkeypatch):
     assert re.search(r"^training images .* - +- +- +-$", lines[8])
     assert lines[10:12] == ["VAE: epoch 0, step 3: found nan", "CVAE, seed 0: not trained yet"]
     assert max(map(len, lines)) < 115
+    assert comparison.comparison_values("VAE", "frechet", path) == [1.0, 2.0]
+    assert comparison.comparison_values("VAE, averaged", "frechet", path) == []
 
 
 def test_without_results_it_says_which_command_makes_them(tmp_path):
