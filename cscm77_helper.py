@@ -147,7 +147,7 @@ def averaged_vae(model):
     """
     run = EpochRun.kept_for(model)
     if run is None:
-        raise ValueError("model: expected one that train_vae has trained, found one that it has not")
+        raise ValueError("model: expected one that train_vae has trained, found another")
     return copy_of(run.journal.average.module)
 
 
