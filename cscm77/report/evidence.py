@@ -1,16 +1,24 @@
 """The tables and figures of a notebook, kept for a report, and tables as lines of text.
 
 metrics.json, evidence.md and figures/ in the results say of each table and figure what it was made
-from: data, number of images, epochs, seed.
+from: data, number of images, epochs, seed. print/ has each figure a second time, as a page takes
+it: as wide as a column or a page, in type of one size, without a title of its own.
 """
 
 import json
+from contextlib import contextmanager
 from pathlib import Path
+
+import matplotlib.pyplot as plt
+from matplotlib.text import Text
 
 from cscm77.files import reason_of, write_whole
 from cscm77.report.pictures import figure_bytes
 
 PRINT_RESOLUTION = 300  # dots an inch
+COLUMN, PAGE = 3.3, 7  # inches that a printed figure is wide
+WIDE = 6.5  # inches: what is wider on the screen takes a page's width
+PRINT_TYPE, LEAST_HEIGHT = 8, 1.9  # points; inches of a chart
 TITLE = """# Evidence
 
 Made by the notebooks, from the numbers in metrics.json; every run writes it anew.
@@ -52,13 +60,15 @@ class Evidence:
         self._write()
 
     def figure(self, name, figure, title):
-        """Keep a figure, which stays open, as PNG at print resolution and as PDF.
+        """Keep a figure, which stays open as it is, as PNG, as PDF, and as PDF for print.
 
         Its title says what it shows, on which images, after how many epochs.
         """
         self._figures[name] = title
         for ending in ("png", "pdf"):
             self._keep(f"figures/{name}.{ending}", figure_bytes(figure, ending, PRINT_RESOLUTION))
+        with _for_print(figure):
+            self._keep(f"print/{name}.pdf", figure_bytes(figure, "pdf", PRINT_RESOLUTION))
         self._write()
 
     def _write(self):
@@ -77,6 +87,42 @@ class Evidence:
             if not self._warned:
                 print(f"{Path(name).name} was not written: {reason_of(error)}")
             self._warned = True
+
+
+@contextmanager
+def _for_print(figure):
+    """A figure as a printed page takes it, with its fonts as TrueType; put back at the end."""
+    before = []
+
+    def change(artist, **properties):
+        before.append((artist, {name: plt.getp(artist, name) for name in properties}))
+        artist.set(**properties)
+
+    try:
+        for text in figure.findobj(Text):
+            change(text, fontsize=PRINT_TYPE)
+        titles = [axes.title for axes in figure.axes] if len(figure.axes) == 1 else []
+        for title in [*figure.texts, *titles]:
+            change(title, visible=False, in_layout=False)
+        for axes in figure.axes:
+            if not axes.axison:  # a grid of digits fills the figure when its title is gone
+                change(axes, position=(0, 0, 1, 1))
+        change(figure, size_inches=_print_size(figure))
+        with plt.rc_context({"pdf.fonttype": 42}):
+            yield
+    finally:
+        for artist, properties in reversed(before):
+            artist.set(**properties)
+
+
+def _print_size(figure):
+    """Width and height in inches; a grid of digits keeps its pixels square."""
+    width, height = figure.get_size_inches()
+    scaled = PAGE if width > WIDE else COLUMN
+    if len(figure.axes) == 1 and figure.axes[0].images and not figure.axes[0].axison:
+        height, width = figure.axes[0].images[0].get_array().shape[:2]
+        return scaled, scaled * height / width
+    return scaled, max(LEAST_HEIGHT, scaled * height / width)
 
 
 def report(parts):
