@@ -18,7 +18,7 @@ from cscm77.report.pictures import figure_bytes
 PRINT_RESOLUTION = 300  # dots an inch
 COLUMN, PAGE = 3.3, 7  # inches that a printed figure is wide
 WIDE = 6.5  # inches: what is wider on the screen takes a page's width
-PRINT_TYPE, LEAST_HEIGHT = 8, 1.9  # points; inches of a chart
+PRINT_TYPE, LEAST_HEIGHT = 8, 2.0  # points; inches of a chart
 TITLE = """# Evidence
 
 Made by the notebooks, from the numbers in metrics.json; every run writes it anew.
@@ -104,10 +104,10 @@ def _for_print(figure):
         titles = [axes.title for axes in figure.axes] if len(figure.axes) == 1 else []
         for title in [*figure.texts, *titles]:
             change(title, visible=False, in_layout=False)
-        for axes in figure.axes:
-            if not axes.axison:  # a grid of digits fills the figure when its title is gone
-                change(axes, position=(0, 0, 1, 1))
-        change(figure, size_inches=_print_size(figure))
+        size, grid = _print_size(figure)
+        if grid:  # fills the figure, when the title is gone
+            change(figure.axes[0], position=grid)
+        change(figure, size_inches=size)
         with plt.rc_context({"pdf.fonttype": 42}):
             yield
     finally:
@@ -116,13 +116,15 @@ def _for_print(figure):
 
 
 def _print_size(figure):
-    """Width and height in inches; a grid of digits keeps its pixels square."""
-    width, height = figure.get_size_inches()
+    """Width and height in inches; of a grid of digits, as square as they are, its place, too."""
+    (width, height), axes = figure.get_size_inches(), figure.axes
     scaled = PAGE if width > WIDE else COLUMN
-    if len(figure.axes) == 1 and figure.axes[0].images and not figure.axes[0].axison:
-        height, width = figure.axes[0].images[0].get_array().shape[:2]
-        return scaled, scaled * height / width
-    return scaled, max(LEAST_HEIGHT, scaled * height / width)
+    if len(axes) == 1 and axes[0].images and not axes[0].axison:
+        rows, columns = axes[0].images[0].get_array().shape[:2]
+        left = axes[0].get_position().x0 * width  # inches, for what names the rows
+        place = (left / scaled, 0, 1 - left / scaled, 1)
+        return (scaled, (scaled - left) * rows / columns), place
+    return (scaled, max(LEAST_HEIGHT, scaled * height / width)), None
 
 
 def report(parts):
