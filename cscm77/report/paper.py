@@ -88,10 +88,10 @@ def _ask_typst(function, main, size, *arguments, **options):
         return getattr(typst, function)(main, *arguments, sys_inputs={"size": str(size)},
                                         ignore_system_fonts=True, **options)
     except RuntimeError as error:
-        absent = re.match(r"file not found \(searched at .*?(print/\S+)\)", error.message)
-        raise ReportError(f"{absent[1]}: expected a figure of the run, found no such "
-                          "file" if absent else
-                          error.message.removeprefix("panicked with: ")) from None
+        reason = str(error).partition("panicked with: ")[2] or f"report.typ: {error}"
+        absent = re.search(r"file not found \(searched at .*?(print/[^)]+)\)", reason)
+        raise ReportError(f"{absent[1]}: expected a figure of the run, found no such file"
+                          if absent else reason) from None
 
 
 def write_report(results, path=None):
