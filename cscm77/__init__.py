@@ -10,5 +10,5 @@
     utils grad            seeds, devices, bars, copies of networks; how far two tensors are apart
     checks files          every refusal and its words; a file written whole or not at all
 
-`__main__.py` is the front door: `python -m cscm77` runs both notebooks.
+`__main__.py` is the front door: `python -m cscm77` runs both notebooks, and has the report written.
 """

@@ -26,6 +26,7 @@ from nbconvert.preprocessors import CoalesceStreamsPreprocessor
 from cscm77.checks import check_whole
 from cscm77.files import free_name, reason_of, write_whole
 from cscm77.report.page import page_of
+from cscm77.report.paper import write_report
 from cscm77.utils import printable_output
 
 PACKAGE_FOLDER = Path(__file__).resolve().parent.parent
@@ -106,6 +107,8 @@ def main(arguments=None):
             print(f"\n{failure}", file=sys.stderr)
             return 1
     print(f"\nThe notebooks, their HTML and the pictures are in {options.output}")
+    if {*NOTEBOOKS.values()} <= {*options.notebooks}:
+        write_report(options.output)  # where it cannot be, this says why
     return 0
 
 

@@ -10,6 +10,7 @@ import torch
 from tiny import load
 
 from cscm77 import __main__ as command
+from cscm77.report import paper
 from cscm77.studies import benchmark, choices, comparison, results_file, stand_ins
 from cscm77_helper import train_vae
 from vae import VAE
@@ -19,7 +20,8 @@ README, *DOCS = PAGES = [TOP / "README.md", *sorted(TOP.glob("docs/*.md"))]
 TEXTS = {page: page.read_text(encoding="utf-8") for page in PAGES}
 EVERYTHING = "\n".join(TEXTS.values())
 MAKEFILE = (TOP / "Makefile").read_text()
-READERS = {"": command.parse, ".studies.benchmark": benchmark.parse,
+READERS = {"": command.parse, ".report": paper.parse,
+           ".studies.benchmark": benchmark.parse,
            ".studies.choices": partial(results_file.parse, choices.STUDY),
            ".studies.comparison": partial(results_file.parse, comparison.STUDY),
            ".studies.stand_ins": stand_ins.parse}

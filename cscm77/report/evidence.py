@@ -1,17 +1,21 @@
 """The tables and figures of a notebook, shown and kept for a report; tables as text and HTML.
 
 metrics.json, evidence.md and figures/ in the results say of each table and figure what it was made
-from: data, number of images, epochs, seed.
+from: data, number of images, epochs, seed. print/ has each figure a second time, as a page takes
+it: as wide as a column or a page, in type of one size, without a title of its own.
 """
 
 import inspect
 import json
+from contextlib import contextmanager
 from html import escape
 from itertools import product
 from pathlib import Path
 from statistics import mean, stdev
 
+import matplotlib.pyplot as plt
 from IPython.display import display
+from matplotlib.text import Text
 
 from cscm77.files import reason_of, write_whole
 from cscm77.report.pictures import figure_bytes, show_and_close
@@ -27,6 +31,9 @@ UNITS = {  # under the head of a column; an arrow says which numbers are better
 YARDSTICKS = {"training images", "mean training image", "perfect reconstruction"}  # win nothing
 CELL, WORDS = "padding: 1px 8px", "; text-align: left"  # of a table's HTML
 PRINT_RESOLUTION = 300  # dots an inch
+COLUMN, PAGE = 3.3, 7  # inches that a printed figure is wide
+WIDE = 6.5  # inches: what is wider on the screen takes a page's width
+PRINT_TYPE, LEAST_HEIGHT = 8, 2.0  # points; inches of a chart
 TITLE = """# Evidence
 
 Made by the notebooks, from the numbers in metrics.json; every run writes it anew.
@@ -88,6 +95,8 @@ class Evidence:
         self._figures[name] = title
         for ending in ("png", "pdf"):
             self._keep(f"figures/{name}.{ending}", figure_bytes(figure, ending, PRINT_RESOLUTION))
+        with _for_print(figure):
+            self._keep(f"print/{name}.pdf", figure_bytes(figure, "pdf", PRINT_RESOLUTION))
         self._write()
         show_and_close(figure, shown)
         if shown:
@@ -110,6 +119,44 @@ class Evidence:
             if not self._warned:
                 print(f"{Path(name).name} was not written: {reason_of(error)}")
             self._warned = True
+
+
+@contextmanager
+def _for_print(figure):
+    """A figure as a printed page takes it, with its fonts as TrueType; put back at the end."""
+    before = []
+
+    def change(artist, **properties):
+        before.append((artist, {name: plt.getp(artist, name) for name in properties}))
+        artist.set(**properties)
+
+    try:
+        for text in figure.findobj(Text):
+            change(text, fontsize=PRINT_TYPE)
+        titles = [axes.title for axes in figure.axes] if len(figure.axes) == 1 else []
+        for title in [*figure.texts, *titles]:
+            change(title, visible=False, in_layout=False)
+        size, grid = _print_size(figure)
+        if grid:  # fills the figure, when the title is gone
+            change(figure.axes[0], position=grid)
+        change(figure, size_inches=size)
+        with plt.rc_context({"pdf.fonttype": 42}):
+            yield
+    finally:
+        for artist, properties in reversed(before):
+            artist.set(**properties)
+
+
+def _print_size(figure):
+    """Width and height in inches; of a grid of digits, as square as they are, its place, too."""
+    (width, height), axes = figure.get_size_inches(), figure.axes
+    scaled = PAGE if width > WIDE else COLUMN
+    if len(axes) == 1 and axes[0].images and not axes[0].axison:
+        rows, columns = axes[0].images[0].get_array().shape[:2]
+        left = axes[0].get_position().x0 * width  # inches, for what names the rows
+        place = (left / scaled, 0, 1 - left / scaled, 1)
+        return (scaled, (scaled - left) * rows / columns), place
+    return (scaled, max(LEAST_HEIGHT, scaled * height / width)), None
 
 
 def report(parts):

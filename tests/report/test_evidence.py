@@ -10,7 +10,10 @@ import torch
 
 from cscm77.report import evidence as module
 from cscm77.report.evidence import (
+    COLUMN,
+    PAGE,
     PRINT_RESOLUTION,
+    PRINT_TYPE,
     Evidence,
     Page,
     as_html,
@@ -20,6 +23,8 @@ from cscm77.report.evidence import (
     formatted,
     gap,
 )
+from cscm77.report.pictures import draw_digits, figure_bytes, plot_confusion, plot_gan_training
+from cscm77.training.journal import GANHistory
 
 COLUMNS = {"-ELBO": ".2f", "images": ",", "note": ""}
 
@@ -116,6 +121,47 @@ def test_the_source_of_a_function_is_shown_without_its_docstring(capsys):
     assert "How far" not in shown and "return f" in shown
 
 
+def printed(folder, name):
+    """Width and height in inches, and all the bytes, of a figure for print."""
+    pdf = (folder / "print" / f"{name}.pdf").read_bytes()
+    box = re.search(rb"/MediaBox \[ 0 0 ([\d.]+) ([\d.]+) \]", pdf)
+    return float(box[1]) / 72, float(box[2]) / 72, pdf
+
+
+def test_a_figure_is_saved_a_second_time_as_a_page_takes_it(tmp_path, evidence):
+    with plt.rc_context({"pdf.compression": 0}):  # so that what is drawn can be read
+        evidence.figure("matrix", plot_confusion(torch.eye(10), title="a title"), "asked, read")
+        history = GANHistory(torch.rand(300), torch.rand(300))
+        evidence.figure("curves", plot_gan_training(
+            {name: history for name in ("FC-GAN", "LS-GAN", "DC-GAN")}, "a title"), "losses")
+    width, _, pdf = printed(tmp_path, "matrix")
+    assert width == pytest.approx(COLUMN, abs=0.01)
+    assert b"/Type0" in pdf and b"/FontFile2" in pdf and b"/Type3" not in pdf  # TrueType
+    sizes = {float(size) for size in re.findall(rb"/F\d+ ([\d.]+) Tf", pdf)}
+    assert sizes == {PRINT_TYPE}
+    width, height, pdf = printed(tmp_path, "curves")
+    assert width == pytest.approx(PAGE, abs=0.01) and 1.5 < height < 3
+    assert {float(size) for size in re.findall(rb"/F\d+ ([\d.]+) Tf", pdf)} == {PRINT_TYPE}
+
+
+def test_a_grid_for_print_is_its_digits_alone_in_300_dots_an_inch(tmp_path, evidence):
+    figure = draw_digits(torch.rand(20, 784), columns=10, title="a title")
+    with plt.rc_context({"pdf.compression": 0}):
+        evidence.figure("grid", figure, "noise")
+    width, height, pdf = printed(tmp_path, "grid")
+    assert (width, height) == pytest.approx((COLUMN, COLUMN * 62 / 302), abs=0.01)
+    pixels = max(int(number) for number in re.findall(rb"/Width (\d+)", pdf))
+    assert pixels == pytest.approx(COLUMN * PRINT_RESOLUTION, abs=2) and b" Tf" not in pdf
+
+
+def test_a_figure_is_as_it_was_after_it_was_saved_for_print(evidence):
+    for figure in (draw_digits(torch.rand(20, 784), title="digits"),
+                   plot_confusion(torch.eye(10), title="matrix")):
+        before = figure_bytes(figure, "png")
+        evidence.figure("name", figure, "title")
+        assert figure_bytes(figure, "png") == before
+
+
 def test_a_table_of_text_is_kept_as_it_is(tmp_path, evidence, capsys):
     evidence.listing("study", "MNIST, 10 epochs\na  1\nb  2")
     assert capsys.readouterr().out == "MNIST, 10 epochs\na  1\nb  2\n"
@@ -153,7 +199,7 @@ def test_what_cannot_be_written_is_said_once_and_the_table_is_shown(
     printed = capsys.readouterr().out
     assert printed.count("metrics.json was not written: No space left on device\n") == 1
     assert printed.count("was not written") == 1 and printed.count("title\nMNIST") == 2
-    assert [path.name for path in tmp_path.rglob("*")] == ["figures"]
+    assert {path.name for path in tmp_path.rglob("*")} == {"figures", "print"}
 
 
 def test_text_is_shown_as_it_is_in_markdown_too(tmp_path):

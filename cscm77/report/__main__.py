@@ -1,0 +1,8 @@
+"""The report from a terminal: python -m cscm77.report."""
+
+import sys
+
+from cscm77.report.paper import main
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,127 @@
+"""The four-page report: report.typ, set in type by typst from the results of a run.
+
+The template reads metrics.json and print/ of the results, and comparison.json and study.json of the
+long commands, and looks every number up there; one that is missing stops it with its name. The size
+of type is the largest that leaves four pages, so that other numbers, and sentences that come and go
+with them, change no layout.
+"""
+
+import argparse
+import json
+import re
+import sys
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from cscm77.files import reason_of, write_whole
+
+ROOM = Path(__file__).resolve().parent
+RESULTS = ROOM.parent.parent / "results"
+STUDIES = ROOM.parent / "studies"
+PAGES = 4
+TYPE_SIZES = [size / 10 for size in range(101, 79, -1)]  # points
+MAKERS = {"metrics.json": "python -m cscm77",
+          "comparison.json": "python -m cscm77.studies.comparison",
+          "study.json": "python -m cscm77.studies.choices"}
+
+
+class ReportError(Exception):
+    """The report cannot be made; says what was expected, and what was found."""
+
+
+def make_report(results, studies=STUDIES):
+    """The report as the bytes of a PDF; a `ReportError` says why there is none.
+
+    Args:
+        results: the folder of a run, with metrics.json and print/.
+        studies: the folder of comparison.json and study.json.
+    """
+    if find_spec("typst") is None:
+        raise ReportError("typst is missing; the report needs it: pip install typst")
+    files = [ROOM / "report.typ", ROOM / "references.bib", Path(results) / "metrics.json",
+             Path(studies) / "comparison.json", Path(studies) / "study.json"]
+    with TemporaryDirectory() as folder:  # typst reads what lies in one folder
+        for path in [*files, *Path(results).glob("print/*.pdf")]:
+            copy = Path(folder, "print" if path.suffix == ".pdf" else "", path.name)
+            copy.parent.mkdir(exist_ok=True)
+            copy.write_bytes(_read(path))
+        main = Path(folder, "report.typ")
+        return _ask_typst("compile", main, _largest_size(main))
+
+
+def _read(path):
+    """What a file of the report holds; JSON is looked at, so that a damaged file has a name."""
+    try:
+        data = path.read_bytes()
+        if path.suffix == ".json":
+            json.loads(data)
+        return data
+    except FileNotFoundError:
+        raise ReportError(f"{path.name}: expected it in {path.parent}, found no such file"
+                          f"; {MAKERS.get(path.name, 'the package')} makes it") from None
+    except ValueError as error:
+        raise ReportError(f"{path.name}: expected JSON, found a damaged file ({error})") from None
+    except OSError as error:
+        raise ReportError(f"{path.name} was not read: {reason_of(error)}") from None
+
+
+def _largest_size(main):
+    """The largest size of type with which the report has its four pages."""
+    for size in TYPE_SIZES:
+        pages = _pages(main, size)
+        if pages <= PAGES:
+            break
+    if pages != PAGES:
+        raise ReportError(f"report.typ: expected {PAGES} pages, found {pages} in {size} point type")
+    return size
+
+
+def _pages(main, size):
+    return json.loads(_ask_typst("query", main, size, "<pages>", field="value", one=True))
+
+
+def _ask_typst(function, main, size, *arguments, **options):
+    typst = import_module("typst")
+    try:
+        return getattr(typst, function)(main, *arguments, sys_inputs={"size": str(size)},
+                                        ignore_system_fonts=True, **options)
+    except RuntimeError as error:
+        reason = str(error).partition("panicked with: ")[2] or f"report.typ: {error}"
+        absent = re.search(r"file not found \(searched at .*?(print/[^)]+)\)", reason)
+        raise ReportError(f"{absent[1]}: expected a figure of the run, found no such file"
+                          if absent else reason) from None
+
+
+def write_report(results, path=None):
+    """Write the report of a folder of results as `path`, and print where it is, or why not.
+
+    Returns an exit status; where the report cannot be made, an earlier one stays as it was.
+    """
+    path = Path(path or Path(results) / "report.pdf")
+    try:
+        write_whole(path, make_report(results))
+    except (ReportError, OSError) as error:
+        reason = reason_of(error) if isinstance(error, OSError) else error
+        print(f"{path.name} was not written: {reason}", file=sys.stderr)
+        return 1
+    print(f"The report is {path}")
+    return 0
+
+
+def parse(arguments=None):
+    """Read the command line."""
+    parser = argparse.ArgumentParser(prog="python -m cscm77.report",
+                                     description=__doc__.partition("\n")[0])
+    parser.add_argument("results", nargs="?", type=Path, default=RESULTS, metavar="DIR",
+                        help="the folder of a run's results (results/ beside the notebooks)")
+    parser.add_argument("--output", type=Path, metavar="FILE.pdf",
+                        help="where the report goes (report.pdf in that folder)")
+    return parser.parse_args(arguments)
+
+
+def main(arguments=None):
+    """Run the command line; returns the exit status."""
+    options = parse(arguments)
+    return write_report(options.results, options.output)
