@@ -169,6 +169,17 @@ def test_a_full_disk_is_said_in_words(two_cells, tmp_path, full_disk, capsys):
     assert list((tmp_path / "out").iterdir()) == []
 
 
+def test_formulas_that_stay_tex_are_said_once(two_cells, tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "latex2mathml.converter", None)  # not installed
+    notebook = nbformat.read(two_cells, as_version=4)
+    notebook.cells.append(new_markdown_cell("$x_1$"))
+    for name in ("one", "two"):
+        assert command.write_executed(notebook, tmp_path / f"{name}.ipynb") is None
+        assert "$x_1$" in (tmp_path / f"{name}.html").read_text()
+    assert capsys.readouterr().out == (
+        "Formulas stay TeX in the HTML: latex2mathml is not installed\n")
+
+
 @pytest.mark.parametrize("arguments, message", [
     (["nonsense"], "expected vae, gan or the file of a notebook, found 'nonsense'"),
     (["vae.py"], "found 'vae.py'"),
@@ -255,38 +266,45 @@ def test_a_training_stopped_by_ctrl_c_goes_on_at_the_next_command(tmp_path):
     assert losses[0] == losses[1] and len(losses[1]) == 3
 
 
-def test_fresh_keeps_the_checkpoints_of_that_notebook_under_another_name(tmp_path):
-    notebook = write_notebook(tmp_path / "one.ipynb", GOOD)
+def test_fresh_keeps_the_checkpoints_of_that_notebook_under_another_name(two_cells, tmp_path,
+                                                                         capsys):
     folder = tmp_path / "out" / "checkpoints"
-    for name in ("one", "other"):
+    for name in ("two", "other"):
         (folder / name).mkdir(parents=True)
         (folder / name / "vae.pt").write_text(name)
-    assert run(notebook, "--images", 7).returncode == 0
-    assert sorted(path.name for path in folder.iterdir()) == ["one", "other"]
-    for number in (1, 2):
-        done = run(notebook, "--images", 7, "--fresh")
-        assert (done.returncode, "Training anew" in done.stdout) == (0, number == 1)
-        assert (folder / "one-1" / "vae.pt").read_text() == "one" and not (folder / "one").exists()
-    assert (folder / "other" / "vae.pt").read_text() == "other"
+    arguments = [str(two_cells), "--output", str(tmp_path / "out")]
+    for more, anew, left in (([], False, "two"), (["--fresh"], True, "two-1"),
+                             (["--fresh"], False, "two-1")):
+        assert command.main([*arguments, *more]) == 0
+        assert ("Training anew" in capsys.readouterr().out) == anew
+        assert sorted(path.name for path in folder.iterdir()) == ["other", left]
+        assert (folder / left / "vae.pt").read_text() == "two"
 
 
-def test_a_demonstration_opens_a_notebook_where_its_checkpoints_are(monkeypatch, tmp_path, capsys):
+@pytest.mark.parametrize("user", [0, 1000])
+def test_a_demonstration_opens_a_notebook_for_root_too(user, monkeypatch, tmp_path, capsys):
     calls, notebook = [], command.NOTEBOOKS["gan"]
+    monkeypatch.setattr(command.os, "geteuid", lambda: user, raising=False)
     monkeypatch.setattr(command.subprocess, "call",
                         lambda words, **options: calls.append((words, options["env"])) or 7)
     arguments = ["--demo", "gan", "--output", str(tmp_path)]
     assert command.main(arguments) == 7
-    assert f"Nothing of {notebook.name} is trained yet" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert f"Nothing of {notebook.name} is trained yet" in said
+    assert ("with --allow-root" in said) == (user == 0)
     ((words, environment),) = calls
-    assert words == [sys.executable, "-m", "jupyter", "lab", str(notebook)]
+    assert words == [sys.executable, "-m", "jupyter", "lab", str(notebook),
+                     *["--allow-root"] * (user == 0)]
     assert environment["CSCM77_RESULTS"] == str(tmp_path) and "TQDM_DISABLE" not in environment
     trained = tmp_path / "checkpoints" / notebook.stem / "300 of MNIST" / "fc_gan.pt"
     trained.parent.mkdir(parents=True)
     trained.write_bytes(b"")
-    assert command.main(arguments) == 7 and capsys.readouterr().out == ""
+    assert command.main(arguments) == 7 and "Nothing" not in capsys.readouterr().out
 
+
+def test_ctrl_c_ends_a_demonstration(monkeypatch, tmp_path):
     def stop(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(command.subprocess, "call", stop)  # the way to end JupyterLab
-    assert command.main(arguments) == 130
+    monkeypatch.setattr(command.subprocess, "call", stop)
+    assert command.main(["--demo", "gan", "--output", str(tmp_path)]) == 130
