@@ -3,6 +3,7 @@
 import random
 import signal
 from contextlib import contextmanager
+from functools import cache
 
 import pytest
 import torch
@@ -34,6 +35,12 @@ def vae(path, **options):
 
 def small_gan(path, **options):
     return train_gan_to_the_end(path, SMALL, **options)  # 5 steps an epoch, 2 epochs
+
+
+@cache
+def plain(train, **options):
+    """The digest of a training without a checkpoint and without a break: all are to end so."""
+    return digest(train, **options)
 
 
 both = pytest.mark.parametrize("train", [vae, small_gan])
@@ -72,6 +79,20 @@ def cut_training(train, path, step, **options):
 def press():
     """Press Stop."""
     signal.raise_signal(signal.SIGINT)
+
+
+def leaves(value):
+    """What nested dictionaries, lists and tuples hold in the end, their keys too."""
+    if isinstance(value, dict):
+        value = [*value, *value.values()]
+    if isinstance(value, (list, tuple)):
+        return [leaf for item in value for leaf in leaves(item)]
+    return [value]
+
+
+def said_by(capsys):
+    """The lines that were printed since the last look, without empty ones."""
+    return [line for line in capsys.readouterr().out.splitlines() if line]
 
 
 def stopped(train, path, step, act=press, **options):
