@@ -81,6 +81,16 @@ def press():
     signal.raise_signal(signal.SIGINT)
 
 
+@contextmanager
+def handled_by(handler):
+    """Let Stop have another handler for a while."""
+    before = signal.signal(signal.SIGINT, handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 def leaves(value):
     """What nested dictionaries, lists and tuples hold in the end, their keys too."""
     if isinstance(value, dict):
@@ -97,11 +107,8 @@ def said_by(capsys):
 
 def stopped(train, path, step, act=press, **options):
     """What is said when Stop is pressed in the middle of a step, and how many steps began."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # "&" has it ignored
-    try:
+    with handled_by(signal.default_int_handler):  # "&" has it ignored
         with at_step(step, act) as steps, pytest.raises(KeyboardInterrupt) as stop:
             digest(train, path, **options)
         assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
-    finally:
-        signal.signal(signal.SIGINT, before)
     return str(stop.value), steps[0]
