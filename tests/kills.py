@@ -8,34 +8,28 @@ of its final state if it gets that far.
 import hashlib
 import io
 import itertools
-import json
+import multiprocessing
 import operator
 import os
 import random
 import shutil
 import signal
-import subprocess
-import sys
 import tempfile
 import time
-import traceback
 import warnings
 from functools import partial, reduce
 from pathlib import Path
 
-TOP = Path(__file__).resolve().parent.parent
-sys.path[:0] = [] if str(TOP) in sys.path else [str(TOP)]  # for the command; pytest has it there
+import torch
+from tiny import blobs
+from torch.utils.data import DataLoader, TensorDataset
 
-import torch  # noqa: E402
-from tiny import blobs  # noqa: E402
-from torch.utils.data import DataLoader, TensorDataset  # noqa: E402
-
-import cscm77_helper as helper  # noqa: E402
-import gan  # noqa: E402
-from cscm77 import files  # noqa: E402
-from cscm77.training import checkpoints  # noqa: E402
-from cscm77.training import run as resume  # noqa: E402
-from vae import CVAE, VAE  # noqa: E402
+import cscm77_helper as helper
+import gan
+from cscm77 import files
+from cscm77.training import checkpoints
+from cscm77.training import run as resume
+from vae import CVAE, VAE
 
 SEED = 7  # of every training; one that resumes has another, and all of its state from the file
 LATENTS, HIDDEN = 4, 24  # of a small VAE
@@ -181,6 +175,34 @@ def forgetful(part):
     return read
 
 
+# ---------------------------------------------------------------- in the middle of a save
+
+
+def act_at(operation, call, act, patch=setattr):
+    """Let something happen half-way through the n-th write of a checkpoint, and at each later one.
+
+    Or before the n-th fsync or replace of the system, or write_checkpoint of a run.
+    """
+    calls = itertools.count(1)
+
+    def act_in_time():
+        if next(calls) >= call:
+            act()
+
+    class File(io.FileIO):
+        def write(self, data):
+            half = super().write(data[:len(data) // 2])
+            act_in_time()
+            return half + super().write(data[half:])
+
+    if operation == "write":
+        patch(files, "open", File)
+        return
+    where = resume if operation == "write_checkpoint" else os
+    real = getattr(where, operation)
+    patch(where, operation, lambda *arguments: (act_in_time(), real(*arguments))[1])
+
+
 # ---------------------------------------------------------------- children
 
 
@@ -188,107 +210,51 @@ def die():
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-class DyingFile(io.FileIO):
-    """A file that kills its process half-way through the n-th write."""
-
-    calls, last = 0, None
-
-    def write(self, data):
-        type(self).calls += 1
-        if self.calls == self.last:
-            super().write(bytes(data)[:len(data) // 2])
-            die()
-        return super().write(data)
-
-
-def die_at(operation, call):
-    """Be killed in the n-th write of a checkpoint, or before the n-th fsync, replace or save."""
-    if operation == "write":
-        DyingFile.last = call
-        files.open = DyingFile
-        return
-    where = resume if operation == "write_checkpoint" else os
-    real, calls = getattr(where, operation), itertools.count(1)
-
-    def deadly(*arguments):
-        if next(calls) == call:
-            die()
-        return real(*arguments)
-
-    setattr(where, operation, deadly)
-
-
-def child(job):
-    """Train as the job says, and leave the digest; this is all that the process does."""
-    try:
-        warnings.simplefilter("error")
-        with open(job["log"], "a") as log:
-            os.dup2(log.fileno(), 1)
-            os.dup2(log.fileno(), 2)
-        resume.SAVE_AFTER = 0
-        draw_nothing()
-        if job["at"]:
-            die_at(*job["at"])
-        if job["forget"]:
-            resume.read_checkpoint = forgetful(job["forget"])
-        path = job["checkpoint"] and Path(job["checkpoint"])
-        seed = job["seed"] if path and checkpoints.exists(path) else SEED
-        torch.manual_seed(seed)
-        random.seed(seed)
-        Path(job["digest"]).write_text(digest_of(TRAININGS[job["training"]](path)))
-        os._exit(0)
-    except BaseException:
-        traceback.print_exc()
-        sys.stderr.flush()
-        os._exit(1)
-
-
-def serve():
-    """Fork a child for each job on standard input, kill it at its time, and say how it ended."""
+def child(training, path, at, forget, seed, log, digest):
+    """Train, and leave the digest; this is all that the process does."""
+    warnings.simplefilter("error")
+    with open(log, "w") as said:
+        os.dup2(said.fileno(), 1)
+        os.dup2(said.fileno(), 2)
     torch.set_num_threads(1)
-    for line in sys.stdin:
-        job, start = json.loads(line), time.monotonic()
-        pid = os.fork()
-        if pid == 0:
-            child(job)
-        if job["after"] is not None:
-            time.sleep(job["after"])
-            os.kill(pid, signal.SIGKILL)  # one that has ended is there until it is waited for
-        _, status = os.waitpid(pid, 0)
-        answer = {"code": os.waitstatus_to_exitcode(status), "seconds": time.monotonic() - start}
-        print(json.dumps(answer), flush=True)
+    resume.SAVE_AFTER = 0
+    draw_nothing()
+    if at:
+        act_at(*at, die)
+    if forget:
+        resume.read_checkpoint = forgetful(forget)
+    seed = seed if path and checkpoints.exists(path) else SEED
+    torch.manual_seed(seed)
+    random.seed(seed)
+    digest.write_text(digest_of(TRAININGS[training](path)))
 
 
 class Children:
-    """The server's other end, with a folder for the children's files; use it in a `with` block."""
+    """Trainings in processes of their own, with a folder for their files."""
 
     def __init__(self, folder):
-        self.folder, self.jobs = Path(folder), itertools.count(100)
+        self.folder, self.seeds = Path(folder), itertools.count(100)
+        self.processes = multiprocessing.get_context("forkserver")
+        self.processes.set_forkserver_preload(["__main__", __name__])
 
-    def __enter__(self):
-        self.server = subprocess.Popen([sys.executable, __file__], text=True, cwd=TOP,
-                                       stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-        return self
-
-    def __exit__(self, *_):
-        with self.server:
-            self.server.stdin.close()
-
-    def run(self, training, checkpoint=None, after=None, at=None, forget=None):
+    def run(self, training, path=None, after=None, at=None, forget=None):
         """Train in a child until it ends or is killed, after some seconds or at a call.
 
         Returns the digest of the final state, or None if it was killed, and the seconds it took;
         another end is an error with what the child said.
         """
-        seed = next(self.jobs)
-        log, digest = (self.folder / f"{seed}.{what}" for what in ("log", "digest"))
-        job = {"training": training, "checkpoint": checkpoint and str(checkpoint), "after": after,
-               "at": at, "forget": forget, "seed": seed, "log": str(log), "digest": str(digest)}
-        self.server.stdin.write(json.dumps(job) + "\n")
-        self.server.stdin.flush()
-        answer = json.loads(self.server.stdout.readline())
-        assert answer["code"] in (0, -signal.SIGKILL), f"{job}, {answer}:\n{log.read_text()}"
-        return (digest.read_text() if answer["code"] == 0 else None), answer["seconds"]
+        seed, start = next(self.seeds), time.monotonic()
+        log, digest = (self.folder / f"{seed}.{kind}" for kind in ("log", "digest"))
+        process = self.processes.Process(target=child,
+                                         args=(training, path, at, forget, seed, log, digest))
+        process.start()
+        process.join(after)
+        if after is not None:
+            process.kill()
+            process.join()
+        seconds, killed = time.monotonic() - start, process.exitcode == -signal.SIGKILL
+        assert killed or process.exitcode == 0, log.read_text()
+        return None if killed else digest.read_text(), seconds
 
 
 # ---------------------------------------------------------------- series of kills
@@ -334,7 +300,3 @@ def _new_path(children):
 
 def _unfinished(path):
     return set(path.parent.glob(f".{path.name}.*{files.UNFINISHED}"))
-
-
-if __name__ == "__main__":
-    serve()

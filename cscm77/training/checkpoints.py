@@ -25,14 +25,11 @@ FORMAT = 4  # count up when what a checkpoint holds changes
 END_OF_ARCHIVE = b"PK\5\6"  # begins the last 22 bytes of what plain torch.save writes
 PREVIOUS = ".previous"
 START_OVER = "fresh=True starts over and keeps the old file under another name"
+NOT_READ = RuntimeError, EOFError, pickle.UnpicklingError  # what torch's reader raises
 
 
 class CheckpointError(ValueError):
     """A checkpoint that cannot be read, or that belongs to another run."""
-
-
-class _Damaged(Exception):
-    """A file that is not as it was written."""
 
 
 def write_checkpoint(path, state):
@@ -68,7 +65,7 @@ def read_checkpoint(path):
             state = _read(candidate)
         except (FileNotFoundError, NotADirectoryError):  # or another process is renaming it
             continue
-        except (OSError, RuntimeError, EOFError, pickle.UnpicklingError, _Damaged) as error:
+        except (OSError, *NOT_READ) as error:
             reasons.append(f"{candidate.name} cannot be read: {reason_of(error)}")
             continue
         if reasons:
@@ -88,8 +85,8 @@ def _read(path):
         # torch's own reader does not look at the checksums of its archive
         if content[-22:].startswith(END_OF_ARCHIVE):
             _refuse_file_of_plain_torch(path, content)
-        raise _Damaged("its checksum is wrong")
-    state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+        raise OSError("its checksum is wrong")
+    state = _loaded(content)
     found = state.get("format") if isinstance(state, dict) else None
     if found != FORMAT:
         raise CheckpointError(f"{path.name}: expected a checkpoint of format {FORMAT}, "
@@ -100,8 +97,8 @@ def _read(path):
 def _refuse_file_of_plain_torch(path, content):
     """Say what a file of plain `torch.save` holds; one of ours, cut short by a bit, passes."""
     try:
-        state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, pickle.UnpicklingError):
+        state = _loaded(content)
+    except NOT_READ:
         held = "more than plain tensors, a whole model perhaps"
     else:
         if isinstance(state, dict) and "format" in state:
@@ -111,6 +108,10 @@ def _refuse_file_of_plain_torch(path, content):
             held += f" of {', '.join(map(str, [*state][:3]))}{', ...' * (len(state) > 3)}"
     raise CheckpointError(f"{path.name} is not one of ours: plain torch.save wrote it, "
                           f"and it holds {held}. {START_OVER}")
+
+
+def _loaded(content):
+    return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
 
 
 def _checksum(content):
@@ -137,12 +138,7 @@ def exists(path):
 
 
 def describe_checkpoint(path, num_epochs):
-    """A sentence that says how far a run has come.
-
-    Args:
-        path: of its checkpoint.
-        num_epochs: how many it is to have.
-    """
+    """A sentence that says how far the run of a checkpoint has come; it is to have num_epochs."""
     path = Path(path).expanduser()
     state = read_checkpoint(path)
     if state is None:
@@ -191,6 +187,5 @@ def _generators(loader):
     batch_sampler = getattr(loader, "batch_sampler", None)
     places = (loader, getattr(loader, "sampler", None), batch_sampler,
               getattr(batch_sampler, "sampler", None))
-    own = [getattr(place, "generator", None) for place in places]
-    return [generator for i, generator in enumerate(own)
-            if generator is not None and generator not in own[:i]]
+    own = dict.fromkeys(getattr(place, "generator", None) for place in places)
+    return [generator for generator in own if generator is not None]

@@ -75,15 +75,16 @@ def of_gan(networks, solvers, losses, batch_size, noise_size, scored, loader):
 
 def of_optimizer(name, optimizer):
     """An optimizer's class and the numbers in force in its groups; a scheduler may set them."""
-    fields = {name: type(optimizer).__name__}
-    for group in optimizer.param_groups:
+    groups, settings = optimizer.param_groups, {}
+    for group in groups:
         for setting, value in group.items():
             value = _plain(value)
             if setting not in HOW_NOT_WHAT and isinstance(value, (int, float, list)):
-                fields.setdefault(f"{name}, {setting}", []).append(value)
-    sizes = [sum(p.numel() for p in group["params"]) for group in optimizer.param_groups]
-    return {**{field: value if field == name or len(value) > 1 else value[0]
-               for field, value in fields.items()}, f"{name}, parameters": sizes}
+                settings.setdefault(f"{name}, {setting}", []).append(value)
+    settings = {field: values if len(values) > 1 else values[0]
+                for field, values in settings.items()}
+    sizes = [sum(p.numel() for p in group["params"]) for group in groups]
+    return {name: type(optimizer).__name__, **settings, f"{name}, parameters": sizes}
 
 
 def _plain(value):

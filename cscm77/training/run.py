@@ -135,11 +135,8 @@ class Run:
     def under_way(self, description, total):
         """Show a bar of `total` steps, let Stop wait for the end of a step, say where an error was.
 
-        Raises:
-            CheckpointError: another training of this process has the file by now.
-            KeyboardInterrupt: Stop was pressed; says where the run stands, and how to go on.
+        Raises `KeyboardInterrupt` where Stop was pressed; says how far the run is and how to go on.
         """
-        self._check_owner()
         bar = progress_bar(total or None, description, done=len(self.journal.log))
         with _stoppable(self), _fresh_casts(), bar:
             self._bar, self._in_step = bar, False
@@ -154,11 +151,6 @@ class Run:
                 place = f"epoch {self.epoch}, step {len(self.journal.log)}"
                 raise kind(f"{place}: {error}") from error
 
-    def _check_owner(self):
-        if self.path is not None and _owners.get(self._owned) is not self:
-            raise CheckpointError(f"{self.path.name}: another training has this file since; "
-                                  "give each training a checkpoint of its own")
-
     # ------------------------------------------------------------ iterated
 
     def epochs(self, number):
@@ -169,40 +161,38 @@ class Run:
 
     def steps(self, batches):
         """Yield what is left of an epoch's batches; saves, and stops, between two steps."""
-        if self.step == 0:
-            self._set_random(self._random_now)
-            self._random_at_epoch = random_states(self.device, self.loader)
-        else:  # the same order again, without the batches that were had
-            self._set_random(self._random_at_epoch)
-        batches = iter(batches)
-        had = sum(1 for _ in islice(batches, self.step))
-        if had < self.step:
-            raise ValueError(f"the loader: expected at least {self.step} batches, "
-                             f"as in {self.path.name}, found {had}")
         if self.step > 0:
-            print(f"Going on at epoch {self.epoch}, step {self.step}, from {self.path.name}")
-            self._set_random(self._random_now)
+            batches = self._rest_of(batches)
+        if self._random_now is not None:  # there is a file: what was drawn since does not count
+            set_random_states(self._random_now, self.device, self.loader)
+        if self.step == 0:
+            self._random_at_epoch = random_states(self.device, self.loader)
         for batch in batches:
             self._in_step = True
             yield batch
             self._in_step = False
             self.step += 1
-            if self._stop_asked:
-                self._stop()
+            self._stop_if_asked()
             if self.path is not None and time.monotonic() - self._saved_at >= SAVE_AFTER:
                 self.save()
         self._bar.clear()  # something may be printed of the epoch
 
-    def _set_random(self, states):
-        if self.path is not None and states is not None:
-            set_random_states(states, self.device, self.loader)
+    def _rest_of(self, batches):
+        """The epoch's batches in the same order again, without those that were had."""
+        set_random_states(self._random_at_epoch, self.device, self.loader)
+        batches = iter(batches)
+        had = sum(1 for _ in islice(batches, self.step))
+        if had < self.step:
+            raise ValueError(f"the loader: expected at least {self.step} batches, "
+                             f"as in {self.path.name}, found {had}")
+        print(f"Going on at epoch {self.epoch}, step {self.step}, from {self.path.name}")
+        return batches
 
     def finish_epoch(self):
         """Count an epoch as done, save, and stop if that was asked for."""
         self.epoch, self.step = self.epoch + 1, 0
         self.save()
-        if self._stop_asked:
-            self._stop()
+        self._stop_if_asked()
 
     # ------------------------------------------------------------ told
 
@@ -215,7 +205,9 @@ class Run:
             self._bar.set_postfix(self.journal.latest(), refresh=False)
         self._bar.update()
 
-    def _stop(self):
+    def _stop_if_asked(self):
+        if not self._stop_asked:
+            return
         self._stop_asked = False
         place = f"Stopped after {self.epoch} epochs and {self.step} steps of the next"
         if self.path is None:
@@ -258,15 +250,18 @@ class EpochRun(Run):
     def begin(self, epoch, loader, identity):
         """Make ready for an epoch, for what is left of it, or for telling of one that is done.
 
-        Raises `CheckpointError` where loss, noise or data have changed since the last epoch, and
-        ValueError where epochs are missing; without a path, any number is taken.
+        Raises `CheckpointError` where loss, noise or data have changed since the last epoch, or
+        another training of this process has the file by now, and ValueError where epochs are
+        missing; without a path, any number is taken.
         """
         self.loader = loader
         if self.path is None:
             self.epoch, self.step = epoch, 0
         else:
             check_same_run(self.path, identity, self.identity)
-            self._check_owner()
+            if _owners.get(self._owned) is not self:
+                raise CheckpointError(f"{self.path.name}: another training has this file since; "
+                                      "give each training a checkpoint of its own")
         if epoch > self.epoch:
             raise ValueError(f"epoch: expected at most {self.epoch}, "
                              f"the next one of {self.path.name}, found {epoch}")
@@ -297,8 +292,7 @@ def _stoppable(run):
     signal.signal(signal.SIGINT, note)
     try:
         yield
-        if run._stop_asked:  # since the last look at it
-            run._stop()
+        run._stop_if_asked()  # since the last look at it
     finally:
         signal.signal(signal.SIGINT, before)
 

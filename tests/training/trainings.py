@@ -3,6 +3,7 @@
 import random
 import signal
 from contextlib import contextmanager
+from functools import cache
 
 import pytest
 import torch
@@ -34,6 +35,12 @@ def vae(path, **options):
 
 def small_gan(path, **options):
     return train_gan_to_the_end(path, SMALL, **options)  # 5 steps an epoch, 2 epochs
+
+
+@cache
+def plain(train, **options):
+    """The digest of a training without a checkpoint and without a break: all are to end so."""
+    return digest(train, **options)
 
 
 both = pytest.mark.parametrize("train", [vae, small_gan])
@@ -74,13 +81,34 @@ def press():
     signal.raise_signal(signal.SIGINT)
 
 
+@contextmanager
+def handled_by(handler):
+    """Let Stop have another handler for a while."""
+    before = signal.signal(signal.SIGINT, handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def leaves(value):
+    """What nested dictionaries, lists and tuples hold in the end, their keys too."""
+    if isinstance(value, dict):
+        value = [*value, *value.values()]
+    if isinstance(value, (list, tuple)):
+        return [leaf for item in value for leaf in leaves(item)]
+    return [value]
+
+
+def said_by(capsys):
+    """The lines that were printed since the last look, without empty ones."""
+    return [line for line in capsys.readouterr().out.splitlines() if line]
+
+
 def stopped(train, path, step, act=press, **options):
     """What is said when Stop is pressed in the middle of a step, and how many steps began."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # "&" has it ignored
-    try:
+    with handled_by(signal.default_int_handler):  # "&" has it ignored
         with at_step(step, act) as steps, pytest.raises(KeyboardInterrupt) as stop:
             digest(train, path, **options)
         assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
-    finally:
-        signal.signal(signal.SIGINT, before)
     return str(stop.value), steps[0]
