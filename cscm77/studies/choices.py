@@ -79,7 +79,7 @@ AVERAGES = {f"{decay}, every {f'{every} steps' if every > 1 else 'step'}": (deca
 # be shown that it changes none.
 TESTED, AVERAGING = "precision", "averaging"
 STUDY = results_file.Study(
-    "python -m cscm77.studies.choices", __doc__.partition("\n")[0], minutes=30,
+    "python -m cscm77.studies.choices", __doc__.partition("\n")[0], minutes=45,
     path=Path(__file__).resolve().with_name("study.json"),
     measures={"train_loss", "val_losses", "averaged", "latents_in_use", "parameters"},
     summary=lambda row: (f"validation loss {row['val_losses'][-1]:.2f}, "

@@ -5,6 +5,7 @@ These networks are so small that a GPU works less long than Python takes to tell
 
 import os
 import warnings
+from contextlib import contextmanager
 
 import torch
 
@@ -41,8 +42,10 @@ class Replayed:
 
     def __call__(self, *inputs):
         """Take the step."""
+        if not self.possible:
+            return self.step(*inputs)
         self.steps += 1
-        if not self.possible or self.steps < WARM_UP:
+        if self.steps < WARM_UP:
             return self.step(*inputs)
         if self.steps == WARM_UP:
             return self._watched(inputs)
@@ -72,9 +75,9 @@ class Replayed:
         self.graph, self.inputs, self.settings = None, [x.clone() for x in inputs], self._settings()
         graph, stream = torch.cuda.CUDAGraph(), torch.cuda.current_stream()
         random_state = torch.cuda.get_rng_state()
-        _set_recordable(self.optimizer, True)
         try:
-            with torch.cuda.graph(graph, capture_error_mode="thread_local"):
+            with _recordable(self.optimizer), torch.cuda.graph(
+                    graph, capture_error_mode="thread_local"):
                 self.outputs = self.step(*self.inputs)
             self.graph = graph
         except RuntimeError as reason:
@@ -83,8 +86,6 @@ class Replayed:
             _replace_generator(random_state)
             warnings.warn("the step could not be recorded as a CUDA graph, so it is slower: "
                           f"{reason}", RuntimeWarning, stacklevel=4)
-        finally:
-            _set_recordable(self.optimizer, False)
 
 
 def _replace_generator(random_state):
@@ -99,7 +100,14 @@ def _alike(some, others):
     return all(a.shape == b.shape and a.dtype == b.dtype for a, b in zip(some, others, strict=True))
 
 
-def _set_recordable(optimizer, value):
-    """Tell Adam whether it is being recorded; that of the fused kind does nothing else then."""
-    for group in optimizer.param_groups:
-        group["capturable"] = value
+@contextmanager
+def _recordable(optimizer):
+    """Tell Adam that it is being recorded; that of the fused kind does nothing else then."""
+    groups = optimizer.param_groups
+    for group in groups:
+        group["capturable"] = True
+    try:
+        yield
+    finally:
+        for group in groups:
+            group["capturable"] = False
