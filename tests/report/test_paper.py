@@ -274,7 +274,7 @@ def test_every_reference_is_whole_and_cited(report):
 CLEAR = {  # a model's -ELBO, distance and coverage, by the last weights and by the averaged ones
     "VAE": (103, 209, 0.56, None), "CVAE": (99, 70, 0.79, None),
     "FC-GAN": (None, 221, 0.31, (133, 0.55)), "LS-GAN": (None, 215, 0.33, (124, 0.57)),
-    "DC-GAN": (None, 45, 0.80, (46, 0.81))}
+    "DC-GAN": (None, 45, 0.80, (45.2, 0.81))}
 
 
 def clear(spread=0.01, **changed):

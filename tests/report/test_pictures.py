@@ -108,7 +108,7 @@ def test_a_legend_covers_no_curve(draw):
 
 
 def test_a_long_title_takes_more_lines_and_more_room():
-    short, long = (pictures.draw_digits(torch.rand(4, 784), title=title)
+    short, long = (pictures.draw_digits(torch.rand(4, 784), columns=2, title=title)
                    for title in ("short", "a long title " * 4))
     assert long.axes[0].get_title().count("\n") >= 1
     assert long.get_size_inches()[1] > short.get_size_inches()[1]
