@@ -38,7 +38,7 @@ def test_the_two_commands_come_first_and_the_page_is_short():
 
 def test_every_make_target_exists():
     targets = set(re.findall(r"\bmake ([\w-]+)(?=\s*(?:#|`|\n))", EVERYTHING))
-    assert {"run", "test", "test-colab", "test-oldest"} <= targets
+    assert {"run", "test", "test-colab"} <= targets
     for target in targets:
         assert re.search(rf"^{target}:", MAKEFILE, flags=re.MULTILINE), target
 
