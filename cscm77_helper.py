@@ -33,8 +33,8 @@ from vae import kl_divergence, loss_function
 
 __all__ = ["hello_helper", "mnist_loaders", "show_images", "count_params", "initialize_weights",
            "one_hot", "train_vae", "averaged_vae", "vae_step", "negative_elbo", "evaluate_vae",
-           "run_a_gan",
-           "discriminator_step", "generator_step", "VAEEpoch", "VAELosses", "GANHistory"]
+           "run_a_gan", "discriminator_step", "generator_step", "VAEEpoch", "VAELosses",
+           "GANHistory"]
 
 NUM_CLASSES = 10
 VAE_LEARNING_RATE = 1e-3

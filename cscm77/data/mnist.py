@@ -274,6 +274,7 @@ class _Request(threading.Thread):
         self.body, self.length, self.failure = bytearray(), None, None
 
     def run(self):
+        """Fetch the body; what went wrong is kept as text for the thread that waits."""
         try:
             asked = urllib.request.Request(self.url, headers={"User-Agent": "cscm77"})
             with urllib.request.urlopen(asked, timeout=SILENCE, context=_certificates()) as answer:
