@@ -8,16 +8,16 @@ from operator import length_hint
 from pathlib import Path
 
 import torch
+from tqdm import tqdm
 
 import vae
 from cscm77.checks import check_cond, check_loader, check_scalar_loss, unwrapped
 from cscm77.data.loaders import checked_batches, full_batches, mnist_loaders
 from cscm77.measure.latents import log_likelihood
 from cscm77.report.pictures import SMALL, draw_digits, save_picture, show_and_close
-from cscm77.training.begin import begin_gan, begin_vae, show_restored_epoch
+from cscm77.training.begin import begin_gan, begin_vae, runs, show_restored_epoch
 from cscm77.training.journal import GANHistory, LossLog, VAEEpoch, VAELosses
 from cscm77.training.replay import Replayed
-from cscm77.training.run import EpochRun
 from cscm77.utils import (
     copy_of,
     device_of,
@@ -106,7 +106,8 @@ def train_vae(epoch, model, train_loader, cond=False, *, val_loader=None, checkp
             run.note(len(x), *losses)
         result = VAEEpoch(epoch, *run.journal.log.means(), *_validation(model, val_loader, cond))
         print(f"Train Epoch: {epoch} \tLoss: {result.loss:.6f}")
-        run.finish_epoch(result)
+        run.journal.epochs.append(result)
+        run.finish_epoch()
     return result
 
 
@@ -145,10 +146,9 @@ def averaged_vae(model):
     `train_vae` keeps it beside the model (decay 0.995 a step), which does not feel it. Raises
     ValueError for a model that `train_vae` has not trained.
     """
-    run = EpochRun.kept_for(model)
-    if run is None:
+    if model not in runs:
         raise ValueError("model: expected one that train_vae has trained, found another")
-    return copy_of(run.journal.average.module)
+    return copy_of(runs[model].journal.average.module)
 
 
 def vae_inputs(model, x, labels, cond):
@@ -286,9 +286,10 @@ def run_a_gan(D, G, D_solver, G_solver, discriminator_loss, generator_loss, save
     path, device, dtype = Path(save_filename), device_of(G), dtype_of(G)
     if loader_train is None:
         loader_train = mnist_loaders(batch_size, device=device).train
-    run = begin_gan((D, G), (D_solver, G_solver), (discriminator_loss, generator_loss),
-                    loader_train, batch_size, noise_size, num_epochs, checkpoint, fresh,
-                    _same_noise(G, noise_size), show_every, probability, score, _show_progress)
+    run = begin_gan({"D": D, "G": G, "D_solver": D_solver, "G_solver": G_solver},
+                    (discriminator_loss, generator_loss), loader_train, batch_size, noise_size,
+                    num_epochs, checkpoint, fresh, _same_noise(G, noise_size), show_every,
+                    probability, score, _show_progress)
     d_step = Replayed(partial(discriminator_step, D, G, D_solver, discriminator_loss), D_solver)
     g_step = Replayed(partial(generator_step, D, G, G_solver, generator_loss), G_solver)
     D.train()
@@ -314,8 +315,9 @@ def _same_noise(G, noise_size):
 
 
 def _show_progress(journal):
-    print(journal.line(len(journal.log) - 1))
-    show_and_close(draw_digits(journal.samples, columns=len(journal.samples), inches=SMALL))
+    with tqdm.external_write_mode():  # the bar makes room
+        print(journal.line(len(journal.log) - 1))
+        show_and_close(draw_digits(journal.samples, columns=len(journal.samples), inches=SMALL))
 
 
 def _save_samples(run, path):

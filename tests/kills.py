@@ -27,7 +27,7 @@ from torch.utils.data import DataLoader, TensorDataset
 import cscm77_helper as helper
 import gan
 from cscm77 import files
-from cscm77.training import checkpoints
+from cscm77.training import begin, checkpoints
 from cscm77.training import run as resume
 from vae import CVAE, VAE
 
@@ -82,7 +82,7 @@ def train_vae_to_the_end(checkpoint, loader=shuffled, cond=False, epochs=3, vali
         history.append(helper.train_vae(epoch, model, train_loader, cond, checkpoint=checkpoint,
                                         val_loader=val_loader, **options))
         between()
-    run = resume.EpochRun.kept_for(model)
+    run = begin.runs[model]
     generator = getattr(train_loader, "generator", None)
     return everything(model.state_dict(), run.parts["Adam"].state_dict(), history,
                       helper.averaged_vae(model).state_dict(),
@@ -165,10 +165,10 @@ FORGET = {  # of a VAE's checkpoint: the place of a part, and what is read there
 
 def forgetful(part):
     """Make a `read_checkpoint` that loses one part of the state."""
-    (*outer, last), instead = FORGET[part]
+    ((*outer, last), instead), real = FORGET[part], checkpoints.read_checkpoint
 
     def read(path):
-        state = checkpoints.read_checkpoint(path)
+        state = real(path)
         if state is not None:
             reduce(operator.getitem, outer, state)[last] = instead(state)
         return state
@@ -198,7 +198,7 @@ def act_at(operation, call, act, patch=setattr):
     if operation == "write":
         patch(files, "open", File)
         return
-    where = resume if operation == "write_checkpoint" else os
+    where = checkpoints if operation == "write_checkpoint" else os
     real = getattr(where, operation)
     patch(where, operation, lambda *arguments: (act_in_time(), real(*arguments))[1])
 
@@ -222,7 +222,7 @@ def child(training, path, at, forget, seed, log, digest):
     if at:
         act_at(*at, die)
     if forget:
-        resume.read_checkpoint = forgetful(forget)
+        checkpoints.read_checkpoint = forgetful(forget)
     seed = seed if path and checkpoints.exists(path) else SEED
     torch.manual_seed(seed)
     random.seed(seed)

@@ -1,4 +1,4 @@
-"""Checkpoints: one file for the state of a training, never half-written, never believed if damaged.
+"""One file for the state of a training, never half-written, never believed if damaged.
 
 A checkpoint is a dictionary of plain types and tensors, written by `torch.save` and read with
 `weights_only=True`, so that reading one runs no code; a checksum follows. Beside `vae.pt` lies
@@ -7,7 +7,6 @@ A checkpoint is a dictionary of plain types and tensors, written by `torch.save`
 
 import io
 import numbers
-import os
 import pickle
 import random
 import sys
@@ -56,8 +55,7 @@ def _plain(value):
 def read_checkpoint(path):
     """The newest state that can be read, its tensors on the CPU; None where there is no file.
 
-    Raises `CheckpointError` where there are files, but none can be read, or one is not of this
-    package, or of another format.
+    Raises `CheckpointError` where none can be read, or one is not of this package or format.
     """
     reasons = []
     for candidate in (path, beside(path, PREVIOUS)):
@@ -72,7 +70,7 @@ def read_checkpoint(path):
             warnings.warn(f"{reasons[0]}; going on from {candidate.name}", RuntimeWarning,
                           stacklevel=2)
             with suppress(OSError):  # or the next save would put it in the good one's place
-                os.replace(path, beside(path, ".damaged"))
+                path.replace(beside(path, ".damaged"))
         return state
     if reasons:
         raise CheckpointError(f"{'; '.join(reasons)}. {START_OVER}")
@@ -83,8 +81,9 @@ def _read(path):
     content = path.read_bytes()
     if _checksum(content[:-CHECKSUM_BYTES]) != content[-CHECKSUM_BYTES:]:
         # torch's own reader does not look at the checksums of its archive
-        if content[-22:].startswith(END_OF_ARCHIVE):
-            _refuse_file_of_plain_torch(path, content)
+        if content[-22:].startswith(END_OF_ARCHIVE) and not _is_ours(content):
+            raise CheckpointError(f"{path.name} is not one of ours: plain torch.save wrote it. "
+                                  f"{START_OVER}")
         raise OSError("its checksum is wrong")
     state = _loaded(content)
     found = state.get("format") if isinstance(state, dict) else None
@@ -94,20 +93,12 @@ def _read(path):
     return state
 
 
-def _refuse_file_of_plain_torch(path, content):
-    """Say what a file of plain `torch.save` holds; one of ours, cut short by a bit, passes."""
+def _is_ours(content):
+    """Whether a checkpoint has lost no more than its checksum."""
     try:
-        state = _loaded(content)
-    except NOT_READ:
-        held = "more than plain tensors, a whole model perhaps"
-    else:
-        if isinstance(state, dict) and "format" in state:
-            return
-        held = f"a {type(state).__name__}"
-        if isinstance(state, dict):
-            held += f" of {', '.join(map(str, [*state][:3]))}{', ...' * (len(state) > 3)}"
-    raise CheckpointError(f"{path.name} is not one of ours: plain torch.save wrote it, "
-                          f"and it holds {held}. {START_OVER}")
+        return "format" in _loaded(content)
+    except (TypeError, *NOT_READ):
+        return False
 
 
 def _loaded(content):
@@ -119,16 +110,13 @@ def _checksum(content):
 
 
 def set_aside(path):
-    """Rename a checkpoint and its previous one, to vae-1.pt or the next number that is free.
-
-    The new path; None where there was no checkpoint.
-    """
+    """Rename a checkpoint and its previous one, to vae-1.pt or the like; None if there is none."""
     if not exists(path):
         return None
     kept = free_name(path, exists)
     for ending in ("", PREVIOUS):
         with suppress(FileNotFoundError):
-            os.replace(beside(path, ending), beside(kept, ending))
+            beside(path, ending).replace(beside(kept, ending))
     return kept
 
 
@@ -144,21 +132,17 @@ def describe_checkpoint(path, num_epochs):
     if state is None:
         return f"{path.name}: no checkpoint yet; run the training cell"
     epochs, step = state["epoch"], state["step"]
-    place = f"{path.name}: {epochs} of {num_epochs} epochs"
-    place += f" and {step} steps of the next" if step else ""
-    if epochs >= num_epochs:
-        return place
-    return f"{place}. NOT COMPLETE: run the training cell again, it goes on there"
+    steps = f" and {step} steps of the next" if step else ""
+    go_on = ". NOT COMPLETE: run the training cell again, it goes on there"
+    return (f"{path.name}: {epochs} of {num_epochs} epochs{steps}"
+            f"{go_on if epochs < num_epochs else ''}")
 
 
 # ---------------------------------------------------------------- random states
 
 
 def random_states(device, loader):
-    """The states of Python's, numpy's and torch's random numbers, on the device too.
-
-    The loader's own generators count, if it has any.
-    """
+    """The states of Python's, numpy's and torch's random numbers, and of the loader's own."""
     version, numbers, gauss = random.getstate()
     states = {"python": [version, list(numbers), gauss], "cpu": torch.get_rng_state(),
               "loader": [generator.get_state() for generator in _generators(loader)]}
@@ -188,4 +172,4 @@ def _generators(loader):
     places = (loader, getattr(loader, "sampler", None), batch_sampler,
               getattr(batch_sampler, "sampler", None))
     own = dict.fromkeys(getattr(place, "generator", None) for place in places)
-    return [generator for generator in own if generator is not None]
+    return list(filter(None, own))

@@ -13,12 +13,7 @@ import torch
 from torch import nn
 
 from cscm77.checks import unwrapped
-from cscm77.training.checkpoints import (
-    START_OVER,
-    CheckpointError,
-    random_states,
-    set_random_states,
-)
+from cscm77.training import checkpoints
 from cscm77.utils import device_of, seeded
 
 HOW_NOT_WHAT = ("params", "fused", "foreach", "capturable", "differentiable")
@@ -32,8 +27,9 @@ def check_same_run(path, expected, found):
         absent = None if ", " in field else "nothing"  # other torch, other settings of an optimizer
         ours, theirs = expected.get(field, absent), found.get(field, absent)
         if ours != theirs and ours is not None and theirs is not None:
-            raise CheckpointError(f"{path.name} is the checkpoint of another run. {field}: "
-                                  f"{_difference(ours, theirs)}. {START_OVER}")
+            raise checkpoints.CheckpointError(
+                f"{path.name} is the checkpoint of another run. {field}: "
+                f"{_difference(ours, theirs)}. {checkpoints.START_OVER}")
 
 
 def _difference(expected, found):
@@ -46,13 +42,11 @@ def _difference(expected, found):
 
 def of_vae(model, cond, optimizer, functions, loader):
     """The identity of a VAE's training; its functions are `loss_function` and `reparametrize`."""
-    data, inner = of_data(loader), unwrapped(model)
-    number = data["batch size"] or 2
-    side = math.isqrt(getattr(inner, "input_size", 784))
+    data, inner, (loss, reparametrize) = of_data(loader), unwrapped(model), functions
+    number, side = data["batch size"] or 2, math.isqrt(getattr(inner, "input_size", 784))
     x_hat, x = (torch.full((number, 1, side, side), value) for value in (0.25, 0.75))
     mu, logvar = (torch.full((number, getattr(inner, "latent_size", 15)), value)
                   for value in (0.5, -0.5))
-    loss, reparametrize = functions
     return {"class": type(inner).__name__, "network": str(model), "cond": bool(cond),
             **of_optimizer("optimizer", optimizer), **data,
             "loss of made-up images": value_of(loss, x_hat, x, mu, logvar),
@@ -60,31 +54,28 @@ def of_vae(model, cond, optimizer, functions, loader):
                 lambda *posterior: reparametrize(*posterior).sum(), mu, logvar)}
 
 
-def of_gan(networks, solvers, losses, batch_size, noise_size, scored, loader):
-    """The identity of a GAN's training; networks, solvers and losses are pairs, of D and of G."""
-    scores = torch.linspace(-2, 2, batch_size, device=device_of(networks[1])).unsqueeze(1)  # (N, 1)
-    d_loss, g_loss = losses
-    fields = {name: str(network) for name, network in zip("DG", networks, strict=True)}
-    for name, solver in zip("DG", solvers, strict=True):
-        fields |= of_optimizer(f"{name}_solver", solver)
-    return {**fields, "noise_size": int(noise_size), "scored": scored, **of_data(loader),
-            "batch size": int(batch_size),
+def of_gan(parts, losses, batch_size, noise_size, scored, loader):
+    """The identity of a GAN's training: D, G and their solvers by name; the losses of both."""
+    (d_loss, g_loss), device = losses, device_of(parts["G"])
+    scores = torch.linspace(-2, 2, batch_size, device=device).unsqueeze(1)  # (N, 1)
+    return {"D": str(parts["D"]), "G": str(parts["G"]),
+            **of_optimizer("D_solver", parts["D_solver"]),
+            **of_optimizer("G_solver", parts["G_solver"]),
+            "noise_size": int(noise_size), "scored": scored,
+            **of_data(loader), "batch size": int(batch_size),
             "loss of D for made-up scores": value_of(d_loss, scores + 1, scores),
             "loss of G for made-up scores": value_of(g_loss, scores)}
 
 
 def of_optimizer(name, optimizer):
     """An optimizer's class and the numbers in force in its groups; a scheduler may set them."""
-    groups, settings = optimizer.param_groups, {}
-    for group in groups:
-        for setting, value in group.items():
-            value = _plain(value)
-            if setting not in HOW_NOT_WHAT and isinstance(value, (int, float, list)):
-                settings.setdefault(f"{name}, {setting}", []).append(value)
-    settings = {field: values if len(values) > 1 else values[0]
-                for field, values in settings.items()}
-    sizes = [sum(p.numel() for p in group["params"]) for group in groups]
-    return {name: type(optimizer).__name__, **settings, f"{name}, parameters": sizes}
+    groups, fields = optimizer.param_groups, {name: type(optimizer).__name__}
+    for setting in groups[0]:
+        values = [_plain(group.get(setting)) for group in groups]
+        if setting not in HOW_NOT_WHAT and isinstance(values[0], (int, float, list)):
+            fields[f"{name}, {setting}"] = values if len(groups) > 1 else values[0]
+    fields[f"{name}, parameters"] = [sum(p.numel() for p in group["params"]) for group in groups]
+    return fields
 
 
 def _plain(value):
@@ -111,12 +102,11 @@ def of_data(loader):
 
 
 def digest_of_items(items, loader):
-    """A digest of some spread items of a data set, or of a list of batches.
+    """A digest of some spread items of a data set or list, which moves no random number.
 
-    None where items cannot be had by number, or change by themselves. All random numbers, the
-    loader's own too, are left as they were.
+    None where items cannot be had by number, or change by themselves.
     """
-    states = random_states(CPU, loader)
+    states = checkpoints.random_states(CPU, loader)
     try:
         places = torch.linspace(0, len(items) - 1, min(SAMPLED, len(items))).long().tolist()
         once, again = (_digest([items[place] for place in places]) for _ in range(2))
@@ -124,11 +114,11 @@ def digest_of_items(items, loader):
     except Exception:  # whatever a data set of the user's own may raise
         return None
     finally:
-        set_random_states(states, CPU, loader)
+        checkpoints.set_random_states(states, CPU, loader)
 
 
 def digest_of_weights(parts):
-    """A digest of the networks among some parts that one of the optimizers there trains."""
+    """A digest of the networks that an optimizer among the parts trains."""
     trained = {id(p) for part in parts if isinstance(part, torch.optim.Optimizer)
                for group in part.param_groups for p in group["params"]}
     return _digest([part.state_dict() for part in parts if isinstance(part, nn.Module)

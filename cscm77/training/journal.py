@@ -1,7 +1,4 @@
-"""What a training leaves to look back on: losses, probabilities, scores, averages, samples.
-
-Each of the two trainings has a journal of its own. Axes: N images, Z noise dimensions.
-"""
+"""What a training leaves to look back on: losses, probabilities, scores, averages, samples."""
 
 import math
 import weakref
@@ -71,11 +68,10 @@ class LossLog:
 
 
 class VAEEpoch(NamedTuple):
-    """One epoch of a VAE: means over its training images, then over the validation images.
+    """One epoch of a VAE, in nats per image: means over its training images.
 
-    All in nats per image. The validation loss is that of the weights at the end of the epoch, and
-    `reconstructed` is what they make of the first validation images, (10, 784); both are None
-    without a validation loader.
+    `val_loss` is that of the weights at the end of the epoch, and `reconstructed` what they make of
+    the first validation images, (10, 784); both are None without a validation loader.
     """
 
     epoch: int
@@ -97,34 +93,21 @@ class VAELosses(NamedTuple):
 class VAEJournal:
     """The losses of the epoch under way, a `VAEEpoch` of each that is done, the averaged model.
 
-    It is the journal of one model, which it does not keep alive.
+    It does not keep the model alive. `networks` are those that a checkpoint holds beside it.
     """
+
+    SHOWN = {"loss": ".1f"}  # what a progress bar shows of the losses
 
     def __init__(self, model):
         self.log, self.epochs = LossLog(), []
         self.model, self.average = weakref.proxy(model), averaged(model, VAE_DECAY)
-
-    def networks(self):
-        """The networks beside the model that belong to the state of the training."""
-        return {"model_average": self.average}
-
-    def begin_epoch(self):
-        """Forget the losses of the epoch before."""
-        self.log = LossLog()
-
-    def will_print(self):
-        """Whether the next step prints something."""
-        return False
+        self.networks = {"model_average": self.average}
 
     def note(self, epoch, batch_size, *losses):
         """Note a step: the loss and its two parts."""
         if len(self.log) % AVERAGE_EVERY == 0:
             self.average.update_parameters(self.model)
         self.log.add(epoch, batch_size, *losses)
-
-    def latest(self):
-        """What a progress bar shows."""
-        return {"loss": f"{self.log.read()[-1][0]:.1f}"}
 
     def state_dict(self):
         """All of it, as plain types and tensors."""
@@ -164,45 +147,37 @@ class GANJournal:
 
     Args:
         G: the generator to be trained.
-        noise: (samples, Z), of the strip, which has a moment every `show_every` steps.
-        show_every: steps; `show`, a function of this journal, is then called.
+        noise: of the strip, (samples, Z).
+        show_every: steps between two moments of the strip.
         probability: turns D's scores into probabilities.
-        score: of G, after each epoch; or None.
-        show: as above.
+        score: function of G, for each epoch's end; or None.
+        show: function of this journal, called at each moment of the strip.
     """
+
+    SHOWN = {"D": ".3f", "G": ".3f"}
 
     def __init__(self, G, noise, show_every, probability, score, show):
         self.G, self.noise, self.show_every = G, noise, show_every
         self.probability, self.score, self.show = probability, score, show
         self.log, self.samples, self.strip, self.scores = LossLog(), torch.empty(0), [], []
         self.average = averaged(G, GAN_DECAY)
-        self.best = None if score is None else copy_of(G)
-
-    def networks(self):
-        """The networks beside D and G that belong to the state of the training."""
-        best = {} if self.best is None else {"G_best": self.best}
-        return {"G_average": self.average, **best}
-
-    def will_print(self):
-        """Whether the next step prints something."""
-        return len(self.log) % self.show_every == 0
+        self.best = G if score is None else copy_of(G)
+        self.networks = {"G_average": self.average}
+        if score is not None:
+            self.networks["G_best"] = self.best
 
     def note(self, epoch, d_loss, g_loss, scores, fake):
-        """Note a step: losses, D's scores of real and generated images, the generated images."""
-        step, shown = len(self.log), self.will_print()
+        """Note a step: losses, D's scores of real and generated images, these (N, 784)."""
+        step = len(self.log)
         means = (self.probability(s).mean().to(d_loss.dtype) for s in scores)
         self.log.add(epoch, len(fake), d_loss, g_loss.to(d_loss.dtype), *means)
         self.samples = fake[:SHOWN_SAMPLES]
         if step % AVERAGE_EVERY == 0:
             self.average.update_parameters(self.G)
-        if shown:
-            self.strip.append(drawn_by(self.G, self.noise))
+        if step % self.show_every == 0:
+            with eval_mode(self.G), torch.no_grad():
+                self.strip.append(self.G(self.noise).cpu())
             self.show(self)
-
-    def latest(self):
-        """What a progress bar shows."""
-        d_loss, g_loss, *_ = self.log.read()[-1]
-        return {"D": f"{d_loss:.3f}", "G": f"{g_loss:.3f}"}
 
     def line(self, step):
         """The losses of a step as the brief prints them."""
@@ -224,10 +199,9 @@ class GANJournal:
     def history(self):
         """What `run_a_gan` returns."""
         d_loss, g_loss, d_real, d_fake = ([row[i] for row in self.log.read()] for i in range(4))
-        best = (self.G if self.best is None else self.best).state_dict()
-        return GANHistory(d_loss, g_loss, self.average.module,
-                          {name: values.clone() for name, values in best.items()}, d_real, d_fake,
-                          self.scores, torch.stack(self.strip) if self.strip else None)
+        best = {name: values.clone() for name, values in self.best.state_dict().items()}
+        return GANHistory(d_loss, g_loss, self.average.module, best, d_real, d_fake, self.scores,
+                          torch.stack(self.strip) if self.strip else None)
 
     def state_dict(self):
         """All of it but the networks, as plain types and tensors."""
@@ -240,22 +214,15 @@ class GANJournal:
         self.strip, self.scores, self.samples = state["strip"], state["scores"], state["samples"]
 
 
-def drawn_by(G, noise):
-    """What G makes of some noise, in eval mode, on the CPU."""
-    with eval_mode(G), torch.no_grad():
-        return G(noise).cpu()
-
-
 # ---------------------------------------------------------------- averages
 
 
 @torch.no_grad()  # the copy of a scripted network would hang on the network's own weights
 def averaged(network, decay, every=AVERAGE_EVERY):
-    """A copy of a network that follows the average of its weights and of its batch statistics.
+    """An `AveragedModel` of a network's weights and batch statistics; its `module` is a copy.
 
-    An `AveragedModel`, whose `module` is the averaged network: `update_parameters(network)` is due
-    every so many steps; decay is that of one. Polyak and Juditsky (1992); for GANs, Yazici et al.
-    (2019).
+    `update_parameters(network)` is due every so many steps; decay is that of one. Polyak and
+    Juditsky (1992); for GANs, Yazici et al. (2019).
     """
     follow = partial(_move_towards, decay=decay ** every)
     average = AveragedModel(copy_of(network), multi_avg_fn=follow, use_buffers=True)
@@ -264,19 +231,15 @@ def averaged(network, decay, every=AVERAGE_EVERY):
 
 @torch.no_grad()
 def _move_towards(averages, values, updates, decay):
-    """Move averages towards values, in place."""
-    weight = 1 - decay_after(updates, decay)  # a tensor: a number would be fetched from the device
+    """Move averages towards values, in place.
+
+    The share that stays begins at 2/11 and grows with the updates until it is `decay`: the first
+    weights know nothing, and an average that remembered them for thousands of steps would be
+    behind.
+    """
+    weight = 1 - ((1 + updates) / (10 + updates)).clamp(max=decay)  # a tensor, never fetched
     for average, value in zip(averages, values, strict=True):
         if average.is_floating_point():
             average.lerp_(value, weight.to(average.dtype))
         else:
             average.copy_(value)  # a batch normalisation's count of batches
-
-
-def decay_after(updates, decay):
-    """The share of the average that stays at an update.
-
-    It begins at 2/11 and grows with the updates until it is `decay`: the first weights know
-    nothing, and an average that remembered them for thousands of steps would be behind.
-    """
-    return ((1 + updates) / (10 + updates)).clamp(max=decay)

@@ -16,11 +16,10 @@ WAITS = "called a synchronizing CUDA operation"  # torch's own words
 class Replayed:
     """A step that is taken as it is a few times, then recorded, and from there on replayed.
 
-    It is replayed only on a GPU, on inputs of one shape, where the optimizer is a fused Adam and
-    the step never waits for the device; everywhere else it is taken as it is. The numbers are the
-    same either way. CSCM77_GRAPHS=0 in the environment turns it off: for a step that depends on
-    more than its inputs, the networks, the optimizer and torch's random numbers, a counter of steps
-    for example, since whatever else it reads is recorded as it was.
+    That is only on a GPU, on inputs of one shape, where the optimizer is a fused Adam and the step
+    never waits for the device; the numbers are the same either way. CSCM77_GRAPHS=0 in the
+    environment turns it off: whatever a step reads beside its inputs, the networks, the optimizer
+    and torch's random numbers, a counter of steps for example, is recorded as it was.
 
     Args:
         step: function of tensors that gives tensors; they are good until the next step.

@@ -16,14 +16,8 @@ from pathlib import Path
 import torch
 
 from cscm77.files import reason_of, remove_unfinished
-from cscm77.training.checkpoints import (
-    CheckpointError,
-    random_states,
-    read_checkpoint,
-    set_aside,
-    set_random_states,
-    write_checkpoint,
-)
+from cscm77.training import checkpoints
+from cscm77.training.checkpoints import CheckpointError, random_states, set_random_states
 from cscm77.training.identity import check_same_run, digest_of_weights
 from cscm77.utils import progress_bar
 
@@ -37,48 +31,48 @@ class Run:
     """The state of one training: its parts, its place, its journal, random numbers, and their file.
 
     The place is the number of finished epochs and of the steps taken in the next one. Without a
-    path nothing is saved, and the random numbers are left to the caller.
+    checkpoint nothing is saved, and the random numbers are left to the caller.
 
     Args:
-        path: of the checkpoint, or None.
-        parts: {name: model or optimizer}, each with `state_dict` and `load_state_dict`.
+        checkpoint: path of the file, or None.
+        parts: {name: model or optimizer}; the journal's networks are added.
         journal: what is noted of each step; a `VAEJournal` or `GANJournal`.
         identity: what the run is, {field: plain value}; other checkpoints are refused.
         loader: of the batches.
         device: of the models.
     """
 
-    def __init__(self, path, parts, journal, identity, loader, device):
-        self.path, self.parts, self.journal = path_of(path), parts, journal
-        self.identity, self.loader, self.device = identity, loader, device
+    def __init__(self, checkpoint, parts, journal, identity, loader, device):
+        self.path, self.parts = path_of(checkpoint), {**parts, **journal.networks}
+        self.journal, self.identity, self.loader, self.device = journal, identity, loader, device
         self.epoch, self.step, self.broken = 0, 0, False
         self._random_now, self._random_at_epoch = None, None
         self._saved_at, self._warned, self._stop_asked = time.monotonic(), False, False
-        self._in_step, self._bar, self._began_from, self._owned = False, None, None, None
+        self._in_step, self._bar, self._began_from = False, None, None
 
     # ------------------------------------------------------------ the file
 
     def restore(self, fresh=False):
-        """Take up the run of the checkpoint, if there is one: tells whether there was.
+        """Take up the run of the checkpoint, if there is one; the file is this run's from now on.
 
-        The file is this run's from now on; `fresh` starts over, and keeps it under another name.
-        Raises `CheckpointError` where it is damaged, or of another run.
+        `fresh` starts over, and keeps the file under another name. Raises `CheckpointError` where
+        it is damaged, or of another run.
         """
         if self.path is None:
-            return False
+            return
         remove_unfinished(self.path)
         if fresh:
-            kept = set_aside(self.path)
+            kept = checkpoints.set_aside(self.path)
             kept_as = f"; the old checkpoint is kept as {kept.name}" if kept else ""
             print(f"Starting over{kept_as}.")
         self._began_from = digest_of_weights(self.parts.values())
-        state = read_checkpoint(self.path)
+        state = checkpoints.read_checkpoint(self.path)
         if state is not None:
             check_same_run(self.path, self.identity, state["identity"])
-        self._owned = self.path.absolute()
-        _owners[self._owned] = self  # not of a run that was refused
-        if state is None:
-            return False
+            self._take_up(state)
+        _owners[self.path] = self  # not of a run that was refused
+
+    def _take_up(self, state):
         for name, part in self.parts.items():
             part.load_state_dict(state["parts"][name])
         self.journal.load_state_dict(state["journal"])
@@ -86,12 +80,8 @@ class Run:
         self._random_now = state["random"]
         self._random_at_epoch = state["random at the start of the epoch"]
         set_random_states(self._random_now, self.device, self.loader)
-        self._say_what_differs(state)
-        return True
-
-    def _say_what_differs(self, state):
         changes = [f"{name} {state['made with'][name]}, now {value}"
-                   for name, value in _made_with(self.device).items()
+                   for name, value in self._made_with().items()
                    if state["made with"][name] != value]
         if changes:
             print(f"{self.path.name} was made with {'; '.join(changes)}: "
@@ -100,6 +90,13 @@ class Run:
         if ours not in (self._began_from, digest_of_weights(self.parts.values())):
             print(f"{self.path.name} began from other weights than these, and goes on with its "
                   "own; fresh=True trains anew.")
+
+    def check_unchanged(self, identity):
+        """Refuse other losses, noise or data than before, and a file that another training has."""
+        check_same_run(self.path, identity, self.identity)
+        if _owners.get(self.path) is not self:
+            raise CheckpointError(f"{self.path.name}: another training has this file since; "
+                                  "give each training a checkpoint of its own")
 
     def save(self):
         """Write the checkpoint, if there is a path for it; tells whether it was written.
@@ -110,8 +107,15 @@ class Run:
         if self.path is None:
             return False
         self._saved_at = time.monotonic()
+        self._random_now = random_states(self.device, self.loader)
+        state = {"identity": self.identity, "made with": self._made_with(),
+                 "began from": self._began_from,
+                 "parts": {name: part.state_dict() for name, part in self.parts.items()},
+                 "journal": self.journal.state_dict(), "epoch": self.epoch, "step": self.step,
+                 "random": self._random_now,
+                 "random at the start of the epoch": self._random_at_epoch}
         try:
-            write_checkpoint(self.path, self._state())
+            checkpoints.write_checkpoint(self.path, state)
         except (OSError, RuntimeError) as error:
             if not self._warned:
                 warnings.warn(f"{self.path.name} could not be written ({reason_of(error)}); "
@@ -120,14 +124,9 @@ class Run:
             return False
         return True
 
-    def _state(self):
-        self._random_now = random_states(self.device, self.loader)
-        return {"identity": self.identity, "made with": _made_with(self.device),
-                "began from": self._began_from,
-                "parts": {name: part.state_dict() for name, part in self.parts.items()},
-                "journal": self.journal.state_dict(), "epoch": self.epoch, "step": self.step,
-                "random": self._random_now,
-                "random at the start of the epoch": self._random_at_epoch}
+    def _made_with(self):
+        return {"torch": str(torch.__version__), "device": self.device.type,
+                "precision": torch.get_float32_matmul_precision()}
 
     # ------------------------------------------------------------ entered
 
@@ -138,18 +137,18 @@ class Run:
         Raises `KeyboardInterrupt` where Stop was pressed; says how far the run is and how to go on.
         """
         bar = progress_bar(total or None, description, done=len(self.journal.log))
-        with _stoppable(self), _fresh_casts(), bar:
-            self._bar, self._in_step = bar, False
+        with _stoppable(self), _fresh_casts(self.device.type), bar:
+            self._bar, self._in_step, self.broken = bar, False, True
             try:
                 yield
-            except BaseException as error:
-                self.broken = True
-                if not self._in_step or not isinstance(error, (ValueError, FloatingPointError)):
+            except (ValueError, FloatingPointError) as error:
+                if not self._in_step:
                     raise
                 self.journal.log.read()  # an earlier loss that is not finite is the reason
                 kind = ValueError if isinstance(error, ValueError) else FloatingPointError
                 place = f"epoch {self.epoch}, step {len(self.journal.log)}"
                 raise kind(f"{place}: {error}") from error
+            self.broken = False
 
     # ------------------------------------------------------------ iterated
 
@@ -198,91 +197,33 @@ class Run:
 
     def note(self, *told):
         """Note a step in the journal; now and then the bar shows its losses."""
-        if self.journal.will_print():
-            self._bar.clear()
         self.journal.note(self.epoch, *told)
         if len(self.journal.log) % READ_EVERY == 0:
-            self._bar.set_postfix(self.journal.latest(), refresh=False)
+            losses = zip(self.journal.SHOWN.items(), self.journal.log.read()[-1], strict=False)
+            self._bar.set_postfix({name: f"{loss:{digits}}" for (name, digits), loss in losses},
+                                  refresh=False)
         self._bar.update()
 
     def _stop_if_asked(self):
         if not self._stop_asked:
             return
-        self._stop_asked = False
-        place = f"Stopped after {self.epoch} epochs and {self.step} steps of the next"
         if self.path is None:
-            raise KeyboardInterrupt(f"{place}; nothing was saved, since no checkpoint was given")
-        kept = "it could NOT be saved"
-        if self.save():
+            kept = "nothing was saved, since no checkpoint was given"
+        elif self.save():
             kept = f"saved in {self.path.name}. Run the cell again to go on"
-        raise KeyboardInterrupt(f"{place}; {kept}")
-
-
-class EpochRun(Run):
-    """The run of a model that is trained by one call an epoch; it is kept from one to the next."""
-
-    _kept = weakref.WeakKeyDictionary()  # model -> its run
-
-    def __init__(self, model, path, optimizer, journal, identity, loader, device):
-        # a proxy, or the run that is kept for the model would keep the model
-        parts = {"model": weakref.proxy(model), "Adam": optimizer, **journal.networks()}
-        super().__init__(path, parts, journal, identity, loader, device)
-
-    @classmethod
-    def kept_for(cls, model):
-        """The run of a model's earlier epochs, or None."""
-        return cls._kept.get(model)
-
-    def keep_for(self, model):
-        """Let the model's next epoch find this run."""
-        self._kept[model] = self
-
-    def can_go_on(self, checkpoint, parameters):
-        """Whether the next epoch can be of this run: the same file, the same weights, no break.
-
-        After an error within a step the run begins from its file: the model and the random numbers
-        have gone on since.
-        """
-        moved = [id(p) for p in self.parts["Adam"].param_groups[0]["params"]]
-        return (self.path == path_of(checkpoint) and moved == [id(p) for p in parameters]
-                and not (self.broken and self.path is not None))
-
-    def begin(self, epoch, loader, identity):
-        """Make ready for an epoch, for what is left of it, or for telling of one that is done.
-
-        Raises `CheckpointError` where loss, noise or data have changed since the last epoch, or
-        another training of this process has the file by now, and ValueError where epochs are
-        missing; without a path, any number is taken.
-        """
-        self.loader = loader
-        if self.path is None:
-            self.epoch, self.step = epoch, 0
         else:
-            check_same_run(self.path, identity, self.identity)
-            if _owners.get(self._owned) is not self:
-                raise CheckpointError(f"{self.path.name}: another training has this file since; "
-                                      "give each training a checkpoint of its own")
-        if epoch > self.epoch:
-            raise ValueError(f"epoch: expected at most {self.epoch}, "
-                             f"the next one of {self.path.name}, found {epoch}")
-        if self.step == 0:
-            self.journal.begin_epoch()
-
-    def finish_epoch(self, result):
-        """Keep an epoch's result, count it as done, and save."""
-        self.journal.epochs.append(result)
-        super().finish_epoch()
+            kept = "it could NOT be saved"
+        raise KeyboardInterrupt(f"Stopped after {self.epoch} epochs and {self.step} steps of the "
+                                f"next; {kept}")
 
 
 @contextmanager
 def _stoppable(run):
     """Let Stop (Ctrl-C, the notebook's square) wait for a step's end; a second one does not."""
-    if threading.current_thread() is not threading.main_thread():
-        yield  # Python hands signals to the main thread alone
-        return
     before = signal.getsignal(signal.SIGINT)
-    if before is None:  # not from Python
-        before = signal.default_int_handler
+    if threading.current_thread() is not threading.main_thread() or before is None:
+        yield  # Python hands signals to its own main thread alone
+        return
 
     def note(number, frame):
         run._stop_asked = True
@@ -297,25 +238,15 @@ def _stoppable(run):
         signal.signal(signal.SIGINT, before)
 
 
-@contextmanager
-def _fresh_casts():
+def _fresh_casts(kind):
     """Let autocast keep no copies of weights: inside one block it would never see them trained."""
-    kept = torch.is_autocast_cache_enabled()
-    torch.set_autocast_cache_enabled(False)
-    try:
-        yield
-    finally:
-        torch.set_autocast_cache_enabled(kept)
+    return torch.autocast(kind, torch.get_autocast_dtype(kind), torch.is_autocast_enabled(kind),
+                          cache_enabled=False)
 
 
 def path_of(checkpoint):
-    """The path that a `checkpoint` argument means, None for None; a folder is refused."""
-    path = None if checkpoint is None else Path(checkpoint).expanduser()
+    """The whole path that a `checkpoint` argument means, None for None; a folder is refused."""
+    path = None if checkpoint is None else Path(checkpoint).expanduser().absolute()
     if path is not None and path.is_dir():
         raise ValueError(f"checkpoint: expected the name of a file, found the folder {path.name}")
     return path
-
-
-def _made_with(device):
-    return {"torch": str(torch.__version__), "device": device.type,
-            "precision": torch.get_float32_matmul_precision()}

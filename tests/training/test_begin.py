@@ -12,8 +12,8 @@ from torch import nn
 from trainings import OTHER_SEED, at_step, both, cut_training, digest, vae
 
 import cscm77_helper as helper
+from cscm77.training.begin import runs
 from cscm77.training.checkpoints import CheckpointError, read_checkpoint
-from cscm77.training.run import EpochRun
 from vae import VAE
 
 
@@ -74,7 +74,7 @@ def test_fresh_without_a_checkpoint_just_starts_and_at_a_later_epoch_does_nothin
 
 
 def adam_of(model):
-    return EpochRun.kept_for(model).parts["Adam"]
+    return runs[model].parts["Adam"]
 
 
 def test_one_adam_stays_with_a_model_for_all_its_epochs():

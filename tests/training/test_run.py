@@ -31,7 +31,7 @@ from trainings import (
 )
 
 import cscm77_helper as helper
-from cscm77.training import journal
+from cscm77.training import checkpoints, journal
 from cscm77.training import run as resume
 from cscm77.training.checkpoints import describe_checkpoint, read_checkpoint, write_checkpoint
 from vae import VAE
@@ -74,7 +74,7 @@ def test_the_kills_would_show_a_part_of_the_state_that_is_not_restored(children,
 @pytest.mark.parametrize("part", kills.FORGET)
 def test_every_part_of_the_state_is_needed(path, monkeypatch, part):
     cut_training(vae, path, 9)
-    monkeypatch.setattr(resume, "read_checkpoint", kills.forgetful(part))
+    monkeypatch.setattr(checkpoints, "read_checkpoint", kills.forgetful(part))
     assert digest(vae, path, OTHER_SEED) != plain(vae)
 
 
@@ -130,7 +130,7 @@ def test_a_step_is_saved_when_half_a_minute_has_passed(path, monkeypatch):
     now, places = [0.0], []
     monkeypatch.setattr(resume, "SAVE_AFTER", 30)
     monkeypatch.setattr(resume.time, "monotonic", lambda: now[-1])
-    monkeypatch.setattr(resume, "write_checkpoint",
+    monkeypatch.setattr(checkpoints, "write_checkpoint",
                         lambda _, state: places.append((state["epoch"], state["step"])))
     with at_step(3, lambda: now.append(29.0)), at_step(4, lambda: now.append(30.0)):
         digest(vae, path, epochs=1)

@@ -29,6 +29,7 @@ from trainings import (
 
 import cscm77_helper as helper
 import gan
+from cscm77.training import checkpoints
 from cscm77.training import run as resume
 from cscm77.training.checkpoints import (
     CheckpointError,
@@ -102,7 +103,7 @@ def test_stop_while_evaluating_ends_after_the_epoch(path, monkeypatch):
 
 @both
 def test_stop_while_the_last_epoch_is_saved_loses_nothing(path, monkeypatch, train):
-    real, pressed, epochs = resume.write_checkpoint, [], 3 if train is vae else 2
+    real, pressed, epochs = checkpoints.write_checkpoint, [], 3 if train is vae else 2
 
     def write(path, state):
         if state["epoch"] == epochs and not pressed:
@@ -111,7 +112,7 @@ def test_stop_while_the_last_epoch_is_saved_loses_nothing(path, monkeypatch, tra
 
     stop = f"after {epochs} epochs and 0 steps"
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt, match=stop):
-        patch.setattr(resume, "write_checkpoint", write)
+        patch.setattr(checkpoints, "write_checkpoint", write)
         digest(train, path)
     expected = plain(train)
     with at_step(1):
@@ -128,7 +129,7 @@ def test_stop_between_the_last_save_and_the_end_is_not_lost(path, monkeypatch, t
 
 def test_stop_when_it_cannot_be_saved_says_so(path, monkeypatch):
     monkeypatch.setattr(resume, "SAVE_AFTER", 1000)
-    monkeypatch.setattr(resume, "write_checkpoint", failing(errno.ENOSPC))
+    monkeypatch.setattr(checkpoints, "write_checkpoint", failing(errno.ENOSPC))
     with pytest.warns(RuntimeWarning, match="could not be written"):
         said, _ = stopped(vae, path, 3)
     assert said.endswith("0 epochs and 3 steps of the next; it could NOT be saved")
