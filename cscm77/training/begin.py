@@ -80,11 +80,8 @@ def begin_gan(parts, losses, loader, batch_size, noise_size, num_epochs, checkpo
               show_every, probability, score, show):
     """The run of a GAN, from its file if there is one, after a look at all that was handed in.
 
-    Args as of `run_a_gan`, and:
-        parts: {"D": D, "G": G, "D_solver": D_solver, "G_solver": G_solver}.
-        losses: of D and of G.
-        noise: of the strip, (samples, Z).
-        show: function of the journal, called every show_every steps.
+    The arguments are those of `run_a_gan`; parts: D, G, D_solver, G_solver by name; losses: of D
+    and of G; noise: of the strip, (samples, Z); show: function of the journal, for every picture.
     """
     for name, number, least in (("num_epochs", num_epochs, 0), ("show_every", show_every, 1),
                                 ("batch_size", batch_size, 1), ("noise_size", noise_size, 1)):

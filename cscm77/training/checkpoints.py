@@ -9,12 +9,12 @@ import io
 import numbers
 import pickle
 import random
-import sys
 import warnings
 import zlib
 from contextlib import suppress
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from cscm77.files import beside, free_name, reason_of, write_whole
@@ -143,12 +143,11 @@ def describe_checkpoint(path, num_epochs):
 
 def random_states(device, loader):
     """The states of Python's, numpy's and torch's random numbers, and of the loader's own."""
-    version, numbers, gauss = random.getstate()
-    states = {"python": [version, list(numbers), gauss], "cpu": torch.get_rng_state(),
-              "loader": [generator.get_state() for generator in _generators(loader)]}
-    if "numpy" in sys.modules:
-        name, numbers, *rest = sys.modules["numpy"].random.get_state()
-        states["numpy"] = [str(name), numbers.tolist(), *rest]
+    version, of_python, gauss = random.getstate()
+    name, of_numpy, *rest = np.random.get_state()
+    states = {"python": [version, list(of_python), gauss], "cpu": torch.get_rng_state(),
+              "loader": [generator.get_state() for generator in _generators(loader)],
+              "numpy": [str(name), of_numpy.tolist(), *rest]}
     if device.type == "cuda":
         states["cuda"] = torch.cuda.get_rng_state(device)
     return states
@@ -156,13 +155,12 @@ def random_states(device, loader):
 
 def set_random_states(states, device, loader):
     """Set the random numbers to `random_states`; those of a device that is not here are left."""
-    version, numbers, gauss = states["python"]
-    random.setstate((version, tuple(numbers), gauss))
+    version, of_python, gauss = states["python"]
+    random.setstate((version, tuple(of_python), gauss))
+    np.random.set_state(tuple(states["numpy"]))
     torch.set_rng_state(states["cpu"])
     for generator, state in zip(_generators(loader), states["loader"], strict=False):
         generator.set_state(state)
-    if "numpy" in states and "numpy" in sys.modules:
-        sys.modules["numpy"].random.set_state(tuple(states["numpy"]))
     if device.type == "cuda" and "cuda" in states:
         torch.cuda.set_rng_state(states["cuda"], device)
 

@@ -83,9 +83,8 @@ def _plain(value):
         return [_plain(item) for item in value]
     if isinstance(value, torch.Tensor) and value.numel() == 1:
         value = value.item()
-    if isinstance(value, numbers.Real) and not isinstance(value, int):
-        return float(f"{value:.6g}")  # a tensor's 0.001 is not quite Python's
-    return value
+    real = isinstance(value, numbers.Real) and not isinstance(value, int)
+    return float(f"{value:.6g}") if real else value  # a tensor's 0.001 is not quite Python's
 
 
 def of_data(loader):
@@ -152,11 +151,10 @@ def _feed(sha, value):
 def value_of(function, *arguments):
     """What a loss gives for made-up arguments, in 5 digits; None where it cannot be asked so.
 
-    The value, and not the code, is compared: an edited comment changes nothing, an edited formula
-    does. A loss that is an object is asked as a copy, so that it counts no call.
+    So an edited comment is no other run, and an edited formula is.
     """
     try:
         with torch.no_grad(), seeded(arguments[0].device):  # it may draw random numbers
-            return f"{float(copy.deepcopy(function)(*arguments)):.5g}"
+            return f"{float(copy.deepcopy(function)(*arguments)):.5g}"  # a copy counts the call
     except Exception:  # whatever a loss of the user's own may raise
         return None

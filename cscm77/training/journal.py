@@ -23,7 +23,6 @@ class LossLog:
         self._steps, self._waiting, self._rows = [], [], []
 
     def __len__(self):
-        """The number of steps."""
         return len(self._steps)
 
     def add(self, epoch, batch_size, *losses):
@@ -34,15 +33,14 @@ class LossLog:
     def read(self):
         """A row of floats for each step; one that is not finite is an error with its place."""
         if self._waiting:
-            losses = torch.stack(self._waiting).cpu()  # (steps since the last reading, losses)
+            rows = torch.stack(self._waiting).tolist()
+            for step, row in enumerate(rows, len(self._rows)):
+                if not all(map(math.isfinite, row)):
+                    raise FloatingPointError(
+                        f"epoch {self._steps[step][0]}, step {step}: expected a finite loss, "
+                        f"found {row}; a smaller learning rate may help")
+            self._rows += rows
             self._waiting.clear()
-            bad = (~losses.isfinite()).any(dim=1).nonzero()
-            if len(bad):
-                step = len(self._rows) + bad[0].item()
-                raise FloatingPointError(
-                    f"epoch {self._steps[step][0]}, step {step}: expected a finite loss, found "
-                    f"{losses[bad[0].item()].tolist()}; a smaller learning rate may help")
-            self._rows += losses.tolist()
         return self._rows
 
     def means(self):
@@ -145,13 +143,8 @@ class GANHistory(NamedTuple):
 class GANJournal:
     """The losses and probabilities of all steps, the averaged and the best G, samples and a strip.
 
-    Args:
-        G: the generator to be trained.
-        noise: of the strip, (samples, Z).
-        show_every: steps between two moments of the strip.
-        probability: turns D's scores into probabilities.
-        score: function of G, for each epoch's end; or None.
-        show: function of this journal, called at each moment of the strip.
+    The strip is drawn from `noise`, (samples, Z), every show_every steps, and `show`, a function of
+    this journal, called; `probability` and `score` are as in `run_a_gan`.
     """
 
     SHOWN = {"D": ".3f", "G": ".3f"}
@@ -212,9 +205,6 @@ class GANJournal:
         """Take the contents of another journal in the place of one's own."""
         self.log.load_state_dict(state["log"])
         self.strip, self.scores, self.samples = state["strip"], state["scores"], state["samples"]
-
-
-# ---------------------------------------------------------------- averages
 
 
 @torch.no_grad()  # the copy of a scripted network would hang on the network's own weights

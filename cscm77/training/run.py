@@ -36,7 +36,7 @@ class Run:
     Args:
         checkpoint: path of the file, or None.
         parts: {name: model or optimizer}; the journal's networks are added.
-        journal: what is noted of each step; a `VAEJournal` or `GANJournal`.
+        journal: a `VAEJournal` or `GANJournal`.
         identity: what the run is, {field: plain value}; other checkpoints are refused.
         loader: of the batches.
         device: of the models.
@@ -80,12 +80,6 @@ class Run:
         self._random_now = state["random"]
         self._random_at_epoch = state["random at the start of the epoch"]
         set_random_states(self._random_now, self.device, self.loader)
-        changes = [f"{name} {state['made with'][name]}, now {value}"
-                   for name, value in self._made_with().items()
-                   if state["made with"][name] != value]
-        if changes:
-            print(f"{self.path.name} was made with {'; '.join(changes)}: "
-                  "the last digits of what follows may differ.")
         ours, self._began_from = self._began_from, state["began from"]
         if ours not in (self._began_from, digest_of_weights(self.parts.values())):
             print(f"{self.path.name} began from other weights than these, and goes on with its "
@@ -108,8 +102,9 @@ class Run:
             return False
         self._saved_at = time.monotonic()
         self._random_now = random_states(self.device, self.loader)
-        state = {"identity": self.identity, "made with": self._made_with(),
-                 "began from": self._began_from,
+        state = {"identity": self.identity, "began from": self._began_from,
+                 "made with": {"torch": str(torch.__version__), "device": self.device.type,
+                               "precision": torch.get_float32_matmul_precision()},
                  "parts": {name: part.state_dict() for name, part in self.parts.items()},
                  "journal": self.journal.state_dict(), "epoch": self.epoch, "step": self.step,
                  "random": self._random_now,
@@ -124,10 +119,6 @@ class Run:
             return False
         return True
 
-    def _made_with(self):
-        return {"torch": str(torch.__version__), "device": self.device.type,
-                "precision": torch.get_float32_matmul_precision()}
-
     # ------------------------------------------------------------ entered
 
     @contextmanager
@@ -137,7 +128,10 @@ class Run:
         Raises `KeyboardInterrupt` where Stop was pressed; says how far the run is and how to go on.
         """
         bar = progress_bar(total or None, description, done=len(self.journal.log))
-        with _stoppable(self), _fresh_casts(self.device.type), bar:
+        kind = self.device.type  # autocast keeps copies of weights: it would never see them trained
+        fresh_casts = torch.autocast(kind, torch.get_autocast_dtype(kind),
+                                     torch.is_autocast_enabled(kind), cache_enabled=False)
+        with _stoppable(self), fresh_casts, bar:
             self._bar, self._in_step, self.broken = bar, False, True
             try:
                 yield
@@ -160,8 +154,12 @@ class Run:
 
     def steps(self, batches):
         """Yield what is left of an epoch's batches; saves, and stops, between two steps."""
-        if self.step > 0:
-            batches = self._rest_of(batches)
+        if self.step > 0:  # the batches in the same order again, without those that were had
+            set_random_states(self._random_at_epoch, self.device, self.loader)
+            batches = iter(batches)
+            for _ in islice(batches, self.step):
+                pass
+            print(f"Going on at epoch {self.epoch}, step {self.step}, from {self.path.name}")
         if self._random_now is not None:  # there is a file: what was drawn since does not count
             set_random_states(self._random_now, self.device, self.loader)
         if self.step == 0:
@@ -175,17 +173,6 @@ class Run:
             if self.path is not None and time.monotonic() - self._saved_at >= SAVE_AFTER:
                 self.save()
         self._bar.clear()  # something may be printed of the epoch
-
-    def _rest_of(self, batches):
-        """The epoch's batches in the same order again, without those that were had."""
-        set_random_states(self._random_at_epoch, self.device, self.loader)
-        batches = iter(batches)
-        had = sum(1 for _ in islice(batches, self.step))
-        if had < self.step:
-            raise ValueError(f"the loader: expected at least {self.step} batches, "
-                             f"as in {self.path.name}, found {had}")
-        print(f"Going on at epoch {self.epoch}, step {self.step}, from {self.path.name}")
-        return batches
 
     def finish_epoch(self):
         """Count an epoch as done, save, and stop if that was asked for."""
@@ -236,12 +223,6 @@ def _stoppable(run):
         run._stop_if_asked()  # since the last look at it
     finally:
         signal.signal(signal.SIGINT, before)
-
-
-def _fresh_casts(kind):
-    """Let autocast keep no copies of weights: inside one block it would never see them trained."""
-    return torch.autocast(kind, torch.get_autocast_dtype(kind), torch.is_autocast_enabled(kind),
-                          cache_enabled=False)
 
 
 def path_of(checkpoint):

@@ -154,12 +154,6 @@ def test_the_average_is_the_formula_in_float64():
             torch.testing.assert_close(value.double(), expected[name], rtol=1e-5, atol=1e-5)
 
 
-def test_the_decay_grows_from_2_11_to_that_of_8_steps():
-    decays = [journal.decay_after(torch.tensor(n), 0.999 ** 8).item() for n in (1, 10, 100, 10_000)]
-    assert decays == pytest.approx([2 / 11, 11 / 20, 101 / 110, 0.999 ** 8])
-    assert (journal.AVERAGE_EVERY, journal.GAN_DECAY, journal.VAE_DECAY) == (8, 0.999, 0.995)
-
-
 def test_averaging_leaves_the_generator_alone():
     generator = small_generator()
     average = journal.averaged(generator, 0.999)
