@@ -106,8 +106,7 @@ def train_vae(epoch, model, train_loader, cond=False, *, val_loader=None, checkp
             run.note(len(x), *losses)
         result = VAEEpoch(epoch, *run.journal.log.means(), *_validation(model, val_loader, cond))
         print(f"Train Epoch: {epoch} \tLoss: {result.loss:.6f}")
-        run.journal.epochs.append(result)
-        run.finish_epoch()
+        run.finish_epoch(result)
     return result
 
 
@@ -143,8 +142,8 @@ def negative_elbo(model, x, *c):
 def averaged_vae(model):
     """The exponential average of a model's weights over its training: a model of its own, in eval.
 
-    `train_vae` keeps it beside the model (decay 0.995 a step), which does not feel it. Raises
-    ValueError for a model that `train_vae` has not trained.
+    `train_vae` keeps it beside the model (decay 0.995 a step); a model that it has not trained is a
+    ValueError.
     """
     if model not in runs:
         raise ValueError("model: expected one that train_vae has trained, found another")
@@ -161,8 +160,7 @@ def vae_inputs(model, x, labels, cond):
 def evaluate_vae(model, loader, cond=False):
     """The negative ELBO of a VAE or CVAE and its two parts, with the same noise at every call.
 
-    The loss is that of vae.py: with another one in its place, only the two parts are still what
-    they are called. The global random state is left as it was, so that measuring changes nothing.
+    The loss is that of vae.py, whatever that is now. Measuring moves no random number.
 
     Args:
         model: a `VAE`, or a `CVAE` with `cond=True`.
@@ -203,11 +201,7 @@ def _validation(model, loader, cond):
 def discriminator_step(D, G, D_solver, discriminator_loss, real, noise):
     """One step of D on real and generated images; G stays as it is.
 
-    Args:
-        D: discriminator, (N, 784) -> (N, 1).
-        G: generator, (N, Z) -> (N, 784).
-        D_solver: optimizer of D.
-        discriminator_loss: of (scores of real images, scores of generated ones).
+    Args as of `run_a_gan`, and:
         real: images in [-1, 1], (N, 784).
         noise: (N, Z).
 
@@ -228,12 +222,7 @@ def discriminator_step(D, G, D_solver, discriminator_loss, real, noise):
 def generator_step(D, G, G_solver, generator_loss, noise):
     """One step of G on D's scores of its images; D stays as it is.
 
-    Args:
-        D: discriminator, (N, 784) -> (N, 1).
-        G: generator, (N, Z) -> (N, 784).
-        G_solver: optimizer of G.
-        generator_loss: of the scores of generated images.
-        noise: (N, Z).
+    The arguments are those of the step of D.
 
     Returns:
         The loss before the step, a scalar, and the images that it was taken on, (N, 784); both
@@ -286,10 +275,9 @@ def run_a_gan(D, G, D_solver, G_solver, discriminator_loss, generator_loss, save
     path, device, dtype = Path(save_filename), device_of(G), dtype_of(G)
     if loader_train is None:
         loader_train = mnist_loaders(batch_size, device=device).train
-    run = begin_gan({"D": D, "G": G, "D_solver": D_solver, "G_solver": G_solver},
-                    (discriminator_loss, generator_loss), loader_train, batch_size, noise_size,
-                    num_epochs, checkpoint, fresh, _same_noise(G, noise_size), show_every,
-                    probability, score, _show_progress)
+    run = begin_gan((D, G), (D_solver, G_solver), (discriminator_loss, generator_loss),
+                    loader_train, batch_size, noise_size, num_epochs, checkpoint, fresh,
+                    _same_noise(G, noise_size), show_every, probability, score, _show_progress)
     d_step = Replayed(partial(discriminator_step, D, G, D_solver, discriminator_loss), D_solver)
     g_step = Replayed(partial(generator_step, D, G, G_solver, generator_loss), G_solver)
     D.train()

@@ -22,14 +22,7 @@ def hello_gan():
 
 
 def sample_noise(batch_size, noise_dim, dtype=torch.float, device="cpu"):
-    """Draw uniform noise in [-1, 1).
-
-    Args:
-        batch_size: N, at least 1.
-        noise_dim: Z, at least 1.
-        dtype: of the noise, (N, Z).
-        device: where it is drawn.
-    """
+    """Draw uniform noise in [-1, 1), (N, Z); batch_size is N, noise_dim Z, at least 1 each."""
     batch_size = check_whole("batch_size", batch_size)
     noise_dim = check_whole("noise_dim", noise_dim)
     return 2 * torch.rand(batch_size, noise_dim, dtype=dtype, device=device) - 1
@@ -41,8 +34,7 @@ def sample_noise(batch_size, noise_dim, dtype=torch.float, device="cpu"):
 def discriminator():
     """Score images with fully connected layers: (N, 784) -> logits (N, 1); 267,009 parameters.
 
-    The leak is 0.01: the coursework's list of layers says so, though a sentence below it says
-    0.001.
+    The leak is 0.01, as in the coursework's list of layers; a sentence below that says 0.001.
     """
     return CheckedSequential(
         nn.Linear(IMAGE_SIZE, 256),  # 256
@@ -141,8 +133,7 @@ def generator_loss(logits_fake):
 def ls_discriminator_loss(scores_real, scores_fake):
     """Least-squares loss of D, real target 1 and fake target 0: Mao et al. (2017), equation 2.
 
-    A scalar: half the mean square over real images plus half over generated ones, from scores of
-    (N, 1) or (N,).
+    A scalar: half the mean square over real images plus half over generated ones, (N, 1) or (N,).
     """
     check_scores(scores_real=scores_real, scores_fake=scores_fake)
     real = F.mse_loss(scores_real, torch.ones_like(scores_real))

@@ -79,14 +79,7 @@ class VAE(nn.Module):
                 nn.init.zeros_(layer.bias)
 
     def encode(self, x):
-        """The posterior q(z|x) of each image.
-
-        Args:
-            x: images in [0, 1], (N, 1, 28, 28) or (N, D).
-
-        Returns:
-            mu, logvar: (N, Z) each.
-        """
+        """The posterior q(z|x) of each image: mu and logvar, (N, Z) each; x as in `forward`."""
         checks.check_image_size(x, self.input_size)
         hidden = self.encoder(x)  # (N, H)
         return self.mu_layer(hidden), self.logvar_layer(hidden)  # (N, Z)
@@ -172,11 +165,7 @@ def reconstruction(x_hat, x):
 def kl_divergence(mu, logvar):
     """KL(q(z|x) || N(0, 1)), in nats per image: Kingma and Welling (2014), appendix B.
 
-    Summed over latents, averaged over the batch.
-
-    Args:
-        mu: posterior means, (N, Z).
-        logvar: posterior log-variances, (N, Z).
+    Summed over latents, averaged over the batch; mu and logvar are (N, Z).
     """
     mu, logvar = _float32_or_better(mu, logvar)
     return -0.5 * (1 + logvar - mu.square() - logvar.exp()).sum() / len(mu)

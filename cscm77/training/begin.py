@@ -76,22 +76,22 @@ def show_restored_epoch(run, epoch):
     return result
 
 
-def begin_gan(parts, losses, loader, batch_size, noise_size, num_epochs, checkpoint, fresh, noise,
-              show_every, probability, score, show):
+def begin_gan(networks, solvers, losses, loader, batch_size, noise_size, num_epochs, checkpoint,
+              fresh, noise, show_every, probability, score, show):
     """The run of a GAN, from its file if there is one, after a look at all that was handed in.
 
-    The arguments are those of `run_a_gan`; parts: D, G, D_solver, G_solver by name; losses: of D
-    and of G; noise: of the strip, (samples, Z); show: function of the journal, for every picture.
+    The arguments are those of `run_a_gan`, pairs for D and G; noise: of the strip, (samples, Z);
+    show: function of the journal, called every show_every steps.
     """
     for name, number, least in (("num_epochs", num_epochs, 0), ("show_every", show_every, 1),
                                 ("batch_size", batch_size, 1), ("noise_size", noise_size, 1)):
         checks.check_whole(name, number, least)
     checks.check_loader("loader_train", loader)
-    for name in "DG":
-        network, solver = parts[name], parts[f"{name}_solver"]
+    for name, network, solver in zip("DG", networks, solvers, strict=True):
         checks.check_solver(f"{name}_solver", solver, network)
         checks.check_batch_norm(batch_size, network)
         channels_last(network, solver)  # after its weights were drawn, which that would change
+    parts = dict(zip(("D", "G", "D_solver", "G_solver"), (*networks, *solvers), strict=True))
     journal = GANJournal(parts["G"], noise, int(show_every), probability, score, show)
     fields = {} if checkpoint is None else identity.of_gan(
         parts, losses, batch_size, noise_size, score is not None, loader)

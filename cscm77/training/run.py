@@ -174,8 +174,10 @@ class Run:
                 self.save()
         self._bar.clear()  # something may be printed of the epoch
 
-    def finish_epoch(self):
-        """Count an epoch as done, save, and stop if that was asked for."""
+    def finish_epoch(self, result=None):
+        """Keep an epoch's result, if it has one, count it as done, save, and stop if asked to."""
+        if result is not None:
+            self.journal.epochs.append(result)
         self.epoch, self.step = self.epoch + 1, 0
         self.save()
         self._stop_if_asked()
