@@ -23,7 +23,7 @@ from cscm77.files import reason_of, write_whole
 from cscm77.measure.latents import measuring
 from cscm77.utils import device_of, dtype_of, in_notebook
 
-INCHES_PER_DIGIT, SMALL, TINY = 0.6, 0.42, 0.32  # the more rows a grid has, the smaller its digits
+INCHES_PER_DIGIT, SMALL, TINY = 0.6, 0.42, 0.3  # the more rows a grid has, the smaller its digits
 FRAME = 200  # milliseconds that a moment of an animation is seen
 GAP = 2  # pixels between digits
 THRESHOLD = 120  # nats per image: what the coursework asks a VAE to reach
