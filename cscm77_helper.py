@@ -14,7 +14,7 @@ import vae
 from cscm77.checks import check_cond, check_loader, check_scalar_loss, unwrapped
 from cscm77.data.loaders import checked_batches, full_batches, mnist_loaders
 from cscm77.measure.latents import log_likelihood
-from cscm77.report.pictures import SMALL, draw_digits, save_picture, show_and_close
+from cscm77.report.pictures import GrowingRows, draw_digits, save_picture
 from cscm77.training.begin import begin_gan, begin_vae, runs, show_restored_epoch
 from cscm77.training.journal import GANHistory, LossLog, VAEEpoch, VAELosses
 from cscm77.training.replay import Replayed
@@ -250,7 +250,7 @@ def run_a_gan(D, G, D_solver, G_solver, discriminator_loss, generator_loss, save
         discriminator_loss: of (scores of real images, scores of generated ones).
         generator_loss: of the scores of generated images.
         save_filename: where the last picture is saved; its folder is made.
-        show_every: steps between two lines of losses with 16 samples.
+        show_every: steps between two lines of losses; 16 samples are a row of a figure that grows.
         batch_size: N; of a pass, only a last, shorter batch is left out.
         noise_size: Z.
         num_epochs: passes over the training images.
@@ -277,7 +277,7 @@ def run_a_gan(D, G, D_solver, G_solver, discriminator_loss, generator_loss, save
         loader_train = mnist_loaders(batch_size, device=device).train
     run = begin_gan((D, G), (D_solver, G_solver), (discriminator_loss, generator_loss),
                     loader_train, batch_size, noise_size, num_epochs, checkpoint, fresh,
-                    _same_noise(G, noise_size), show_every, probability, score, _show_progress)
+                    _same_noise(G, noise_size), show_every, probability, score, _progress())
     d_step = Replayed(partial(discriminator_step, D, G, D_solver, discriminator_loss), D_solver)
     g_step = Replayed(partial(generator_step, D, G, G_solver, generator_loss), G_solver)
     D.train()
@@ -302,10 +302,16 @@ def _same_noise(G, noise_size):
         return sample_noise(STRIP_SAMPLES, noise_size, dtype_of(G), device_of(G))
 
 
-def _show_progress(journal):
-    with tqdm.external_write_mode():  # the bar makes room
-        print(journal.line(len(journal.log) - 1))
-        show_and_close(draw_digits(journal.samples, columns=len(journal.samples), inches=SMALL))
+def _progress():
+    """A function of the journal that shows the step's samples, and prints its losses."""
+    rows = GrowingRows()
+
+    def show(journal):
+        with tqdm.external_write_mode():  # the bar makes room
+            rows.add(journal.samples)
+            print(journal.line(len(journal.log) - 1))
+
+    return show
 
 
 def _save_samples(run, path):

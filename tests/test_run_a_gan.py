@@ -174,14 +174,14 @@ def test_run_a_gan_has_the_arguments_of_the_brief_in_their_order():
 
 
 def test_run_a_gan_prints_shows_saves_and_remembers(tmp_path, capsys, monkeypatch):
-    drawn = []
-    monkeypatch.setattr(helper, "show_and_close", lambda fig: (drawn.append(fig), plt.close(fig)))
+    shown = []
+    monkeypatch.setattr(helper.GrowingRows, "add", lambda rows, images: shown.append(images.shape))
     history = small_run(tmp_path / "new" / "folder", num_epochs=2, show_every=3)
     lines = [line for line in capsys.readouterr().out.splitlines() if line]
     assert lines == [f"Iter: {i}, D: {history.d_loss[i]:.4}, G:{history.g_loss[i]:.4}"
                      for i in (0, 3, 6)]
     assert len(history.d_loss) == len(history.g_loss) == 8
-    assert len(drawn) == 3 and (tmp_path / "new" / "folder" / "fc.jpg").is_file()
+    assert shown == [(16, 784)] * 3 and (tmp_path / "new" / "folder" / "fc.jpg").is_file()
     assert len(plt.get_fignums()) == 1  # the last picture, left current
 
 

@@ -21,9 +21,9 @@ from torchvision.utils import make_grid
 from cscm77.checks import check_whole
 from cscm77.files import reason_of, write_whole
 from cscm77.measure.latents import measuring
-from cscm77.utils import device_of, dtype_of
+from cscm77.utils import device_of, dtype_of, in_notebook
 
-INCHES_PER_DIGIT, SMALL = 0.6, 0.42  # a square grid has many rows, and smaller digits
+INCHES_PER_DIGIT, SMALL, TINY = 0.6, 0.42, 0.3  # the more rows a grid has, the smaller its digits
 FRAME = 200  # milliseconds that a moment of an animation is seen
 GAP = 2  # pixels between digits
 THRESHOLD = 120  # nats per image: what the coursework asks a VAE to reach
@@ -304,6 +304,27 @@ def plot_latent_map(points, labels, title):
 
 
 # ---------------------------------------------------------------- on the page and on disk
+
+
+class GrowingRows:
+    """Rows of digits in one figure; a notebook's page shows it in one place while it grows."""
+
+    def __init__(self):
+        self._rows, self._shown = [], None
+
+    def add(self, images):
+        """Add a row of images, (N, ...), as many as in the rows before."""
+        if not in_notebook():
+            return
+        from IPython.display import display  # it is loaded there already
+
+        self._rows.append(_numbers(images).flatten(1))
+        fig = draw_digits(torch.cat(self._rows), columns=len(images), inches=TINY)
+        if self._shown is None:
+            self._shown = display(fig, display_id=True)
+        else:
+            self._shown.update(fig)
+        plt.close(fig)
 
 
 def show_and_close(fig, shown=True):

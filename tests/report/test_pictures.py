@@ -172,6 +172,29 @@ def test_a_picture_is_saved_with_its_folder_and_a_shown_one_is_freed(tmp_path, c
     assert plt.get_fignums() == []
 
 
+def test_rows_grow_in_one_figure_of_a_page_and_nowhere_else(monkeypatch):
+    seen = []
+
+    class Shown:
+        """What `display` returns: it takes a figure's next form."""
+
+        def update(self, fig):
+            seen.append(fig.axes[0].images[0].get_array().shape)
+
+    def show(fig, display_id):
+        Shown().update(fig)
+        return Shown()
+
+    monkeypatch.setattr("IPython.display.display", show)
+    rows = pictures.GrowingRows()
+    rows.add(torch.rand(16, 784))
+    assert seen == []  # a terminal
+    monkeypatch.setattr(pictures, "in_notebook", lambda: True)
+    for _ in range(3):
+        rows.add(torch.rand(16, 784))
+    assert seen == [(2 + n * 30, 2 + 16 * 30) for n in (1, 2, 3)] and plt.get_fignums() == []
+
+
 def test_what_cannot_be_saved_is_said_in_words(tmp_path, capsys, full_disk):
     pictures.save_picture(pictures.draw_digits(torch.rand(4, 784)), tmp_path / "x.png")
     pictures.save_animation(torch.rand(2, 4, 784), tmp_path / "x.gif")
