@@ -50,10 +50,8 @@ def show_images(images):
     """Draw images as one square grid in a new figure, which stays the current one.
 
     Args:
-        images: (N, ...) tensor of square pictures, any range, any device.
-
-    Raises:
-        ValueError: no images, or pictures that are not square.
+        images: (N, ...) tensor of square pictures, any range, any device; others, or none, are a
+            ValueError.
     """
     draw_digits(images)
 
@@ -120,8 +118,7 @@ def vae_step(model, optimizer, x, *c):
         c: one-hot labels, (N, C), for a CVAE alone.
 
     Returns:
-        The loss before the step, its reconstruction and its KL: scalars without gradient, in nats
-        per image.
+        The loss before the step, its reconstruction and its KL, scalars without gradient.
     """
     loss, *parts = negative_elbo(model, x, *c)
     optimizer.zero_grad(set_to_none=True)
@@ -161,18 +158,10 @@ def evaluate_vae(model, loader, cond=False):
     """The negative ELBO of a VAE or CVAE and its two parts, with the same noise at every call.
 
     The loss is that of vae.py, whatever that is now. Measuring moves no random number.
-
-    Args:
-        model: a `VAE`, or a `CVAE` with `cond=True`.
-        loader: batches of (images (N, 1, 28, 28) in [0, 1], labels (N,)).
-        cond: whether the model is given the one-hot label.
+    Arguments and errors are those of `train_vae`.
 
     Returns:
         `VAELosses`: means over all images of the loader, in nats per image.
-
-    Raises:
-        ValueError: a cond, a loader, images or labels that do not fit.
-        FloatingPointError: a loss that is not a finite number.
     """
     check_cond(model, cond)
     check_loader("loader", loader)
@@ -201,9 +190,7 @@ def _validation(model, loader, cond):
 def discriminator_step(D, G, D_solver, discriminator_loss, real, noise):
     """One step of D on real and generated images; G stays as it is.
 
-    Args as of `run_a_gan`, and:
-        real: images in [-1, 1], (N, 784).
-        noise: (N, Z).
+    The arguments are those of `run_a_gan`; real: images in [-1, 1], (N, 784); noise: (N, Z).
 
     Returns:
         The loss before the step, a scalar, and the scores that it was taken on, of real images and

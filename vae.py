@@ -151,11 +151,8 @@ def reparametrize(mu, logvar):
 def reconstruction(x_hat, x):
     """Cross entropy between images and their reconstructions: -E[log p(x|z)], in nats per image.
 
-    Summed over pixels, since the pixels' log-likelihoods add up, and averaged over the batch.
-
-    Args:
-        x_hat: reconstructions in [0, 1], (N, ...).
-        x: images in [0, 1], of the same shape.
+    Summed over pixels, since the pixels' log-likelihoods add up, and averaged over the batch; both
+    are (N, ...), in [0, 1].
     """
     x_hat, x = _float32_or_better(x_hat, x)
     with torch.autocast(x.device.type, enabled=False):

@@ -86,10 +86,9 @@ def _read(path):
                                   f"{START_OVER}")
         raise OSError("its checksum is wrong")
     state = _loaded(content)
-    found = state.get("format") if isinstance(state, dict) else None
-    if found != FORMAT:
+    if state["format"] != FORMAT:
         raise CheckpointError(f"{path.name}: expected a checkpoint of format {FORMAT}, "
-                              f"found format {found}. {START_OVER}")
+                              f"found format {state['format']}. {START_OVER}")
     return state
 
 
@@ -136,9 +135,6 @@ def describe_checkpoint(path, num_epochs):
     go_on = ". NOT COMPLETE: run the training cell again, it goes on there"
     return (f"{path.name}: {epochs} of {num_epochs} epochs{steps}"
             f"{go_on if epochs < num_epochs else ''}")
-
-
-# ---------------------------------------------------------------- random states
 
 
 def random_states(device, loader):

@@ -62,9 +62,6 @@ class LossLog:
         self._rows = state["losses"].tolist()
 
 
-# ---------------------------------------------------------------- variational autoencoders
-
-
 class VAEEpoch(NamedTuple):
     """One epoch of a VAE, in nats per image: means over its training images.
 
@@ -115,9 +112,6 @@ class VAEJournal:
         """Take the contents of another journal in the place of one's own."""
         self.log.load_state_dict(state["log"])
         self.epochs = [VAEEpoch(*epoch) for epoch in state["epochs"]]
-
-
-# ---------------------------------------------------------------- generative adversarial networks
 
 
 class GANHistory(NamedTuple):

@@ -50,8 +50,6 @@ class Run:
         self._saved_at, self._warned, self._stop_asked = time.monotonic(), False, False
         self._in_step, self._bar, self._began_from = False, None, None
 
-    # ------------------------------------------------------------ the file
-
     def restore(self, fresh=False):
         """Take up the run of the checkpoint, if there is one; the file is this run's from now on.
 
@@ -119,8 +117,6 @@ class Run:
             return False
         return True
 
-    # ------------------------------------------------------------ entered
-
     @contextmanager
     def under_way(self, description, total):
         """Show a bar of `total` steps, let Stop wait for the end of a step, say where an error was.
@@ -143,8 +139,6 @@ class Run:
                 place = f"epoch {self.epoch}, step {len(self.journal.log)}"
                 raise kind(f"{place}: {error}") from error
             self.broken = False
-
-    # ------------------------------------------------------------ iterated
 
     def epochs(self, number):
         """Yield the numbers of the epochs that are left, and count each as done."""
@@ -181,8 +175,6 @@ class Run:
         self.epoch, self.step = self.epoch + 1, 0
         self.save()
         self._stop_if_asked()
-
-    # ------------------------------------------------------------ told
 
     def note(self, *told):
         """Note a step in the journal; now and then the bar shows its losses."""
