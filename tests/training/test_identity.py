@@ -144,11 +144,6 @@ def own_gan(path, D=gan.discriminator, G=gan.generator, d_adam=None, g_adam=None
                      loader_train=loader(), **options)
 
 
-def in_param_groups(D, solver):
-    solver.param_groups[0]["lr"] = 0.5
-    return solver
-
-
 def given_groups(D, solver):
     return torch.optim.Adam([{"params": [p], "lr": 0.5 if p.ndim > 1 else 0.001}
                              for p in D.parameters()])
@@ -165,7 +160,6 @@ OTHER_GANS = {
     "rate of G": ({"g_adam": {"lr": 0.5}}, "G_solver, lr: expected 0.5, found 0.001"),
     "rate, a tensor": ({"d_adam": {"lr": torch.tensor(0.5)}},
                        "D_solver, lr: expected 0.5, found 0.001"),
-    "rate, in param_groups": ({"tune": in_param_groups}, "D_solver, lr: expected 0.5, found 0.001"),
     "rate, in groups": ({"tune": given_groups},
                         r"D_solver, lr: expected \[0.5, 0.001, .*\], found 0.001"),
     "rate, a scheduler's": ({"tune": scheduled}, "D_solver, lr: expected 0.0005, found 0.001"),

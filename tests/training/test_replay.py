@@ -5,7 +5,7 @@ from contextlib import contextmanager
 
 import pytest
 import torch
-from torch.utils.data import DataLoader, TensorDataset
+from kills import batches
 
 import cscm77_helper as helper
 import gan
@@ -18,11 +18,9 @@ from vae import CVAE, VAE, loss_function
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
 
 
-def digits(number=32 * 20 + 7, size=32):
+def digits(number=32 * 20 + 7):
     """Batches of 32, and in the end one of 7."""
-    rng = torch.Generator().manual_seed(0)
-    images = torch.rand(number, 1, 28, 28, generator=rng)
-    return DataLoader(TensorDataset(images, torch.arange(number) % 10), size)
+    return batches(number, 32)
 
 
 def weights(network):
@@ -240,12 +238,12 @@ def test_the_results_of_a_step_are_the_same_in_other_hands(monkeypatch):
     reset_seed(0)
     ours = VAE(784, hidden_dim=64).to("cuda")
     theirs = copy.deepcopy(ours)
-    batches = [(x.to("cuda"), labels) for x, labels in digits(32 * 20)]
+    on_gpu = [(x.to("cuda"), labels) for x, labels in digits(32 * 20)]
     reset_seed(1)
-    helper.train_vae(0, ours, batches)
+    helper.train_vae(0, ours, on_gpu)
     reset_seed(1)
     optimizer = torch.optim.Adam(theirs.parameters(), lr=1e-3, fused=True)
-    for x, _ in batches:
+    for x, _ in on_gpu:
         x_hat, mu, logvar = theirs(x)
         optimizer.zero_grad()
         loss_function(x_hat, x, mu, logvar).backward()
