@@ -136,5 +136,3 @@ def test_a_training_cell_that_is_run_again_works_while_the_old_model_is_held(pat
     for epoch in range(3):  # the same model again: it begins last, so the file is its own
         helper.train_vae(epoch, held[0], kills.shuffled(), checkpoint=path)
     assert read_checkpoint(path)["epoch"] == 3
-    with pytest.raises(CheckpointError, match="run.pt: another training has this file since"):
-        helper.train_vae(2, held[1], kills.shuffled(), checkpoint=path)

@@ -14,7 +14,6 @@ from tiny import failing
 from trainings import (
     OTHER_SEED,
     at_step,
-    beside,
     both,
     cut_training,
     digest,
@@ -29,6 +28,7 @@ from trainings import (
 
 import cscm77_helper as helper
 import gan
+from cscm77.files import beside
 from cscm77.training import checkpoints
 from cscm77.training import run as resume
 from cscm77.training.checkpoints import (
@@ -164,7 +164,7 @@ def test_a_damaged_newest_file_costs_a_step_and_no_more(path, train):
 
 def test_when_both_are_damaged_the_run_is_refused_and_fresh_starts_over(path):
     cut_training(vae, path, 9)
-    for file in (path, beside(path)):
+    for file in (path, beside(path, ".previous")):
         file.write_bytes(b"damaged")
     refusal = (r"run\.pt cannot be read: .*; run\.pt\.previous cannot be read: .*"
                "fresh=True starts over and keeps the old file")
@@ -175,15 +175,12 @@ def test_when_both_are_damaged_the_run_is_refused_and_fresh_starts_over(path):
     assert path.with_name("run-1.pt").read_bytes() == b"damaged"
 
 
-def full(*_):
-    return open("/dev/full", "wb")
-
-
 @both
 @pytest.mark.parametrize("where, act, reason", [
     ("os.fsync", failing(errno.ENOTCONN), os.strerror(errno.ENOTCONN)),
     ("os.replace", failing(errno.EROFS), os.strerror(errno.EROFS)),
-    ("cscm77.files.open", full, "No space left on device"),  # really full
+    pytest.param("cscm77.files.open", lambda *_: open("/dev/full", "wb"), "No space left on device",
+                 marks=pytest.mark.skipif(not os.path.exists("/dev/full"), reason="none here")),
     ("pathlib.Path.mkdir", failing(errno.ENOTDIR), os.strerror(errno.ENOTDIR))])
 def test_a_disk_that_fails_warns_once_in_words(path, monkeypatch, train, where, act, reason):
     cut_training(train, path, 4)
@@ -207,7 +204,6 @@ def test_a_disk_that_fails_for_a_while_is_used_again(path, monkeypatch):
 
 def test_a_folder_that_is_deleted_in_between_is_made_again(tmp_path):
     path = tmp_path / "runs" / "vae.pt"
-    assert digest(vae, path, between=lambda: shutil.rmtree(path.parent)) == plain(vae)
     with at_step(9, lambda: shutil.rmtree(path.parent, ignore_errors=True)):
         digest(vae, path)
     assert describe_checkpoint(path, 3) == "vae.pt: 3 of 3 epochs"
@@ -219,25 +215,21 @@ SAVES = """
 import sys, torch
 from pathlib import Path
 from cscm77.training.checkpoints import write_checkpoint
-number = int(sys.argv[2])
-for step in range(60):
-    write_checkpoint(Path(sys.argv[1]),
-                     {"number": number, "weights": torch.full((20_000,), float(number))})
+for _ in range(60):
+    write_checkpoint(Path(sys.argv[1]), {"weights": torch.full((20_000,), int(sys.argv[2]))})
 """
 
 
 def test_two_processes_on_one_path_never_break_a_file(path, pytestconfig):
-    command = [sys.executable, "-W", "error", "-c", SAVES, str(path)]
-    two = [subprocess.Popen([*command, number], cwd=pytestconfig.rootpath, text=True,
-                            stderr=subprocess.PIPE) for number in "12"]
+    two = [subprocess.Popen([sys.executable, "-W", "error", "-c", SAVES, str(path), number],
+                            cwd=pytestconfig.rootpath) for number in "12"]
     seen = set()
     while any(one.poll() is None for one in two):
         state = read_checkpoint(path)  # a warning, of a file that is not whole, is an error here
         if state is not None:
-            seen.add(state["number"])
-            assert (state["weights"] == state["number"]).all()
-    assert [one.communicate()[1] for one in two] == ["", ""]
-    assert seen <= {1, 2} and seen
+            (number,) = state["weights"].unique().tolist()
+            seen.add(number)
+    assert [one.returncode for one in two] == [0, 0] and seen and seen <= {1, 2}
     assert sorted(os.listdir(path.parent)) == ["run.pt", "run.pt.previous"]
 
 

@@ -19,10 +19,6 @@ SMALL = (lambda: nn.Sequential(nn.Linear(784, 8), nn.LeakyReLU(), nn.Linear(8, 1
                                nn.Tanh()))
 
 
-def beside(path, ending=".previous"):
-    return path.with_name(path.name + ending)
-
-
 def digest(train, path=None, seed=SEED, **options):
     torch.manual_seed(seed)
     random.seed(seed)
