@@ -46,7 +46,7 @@ class Renderer(IPythonRenderer):
         self.reasons = {}  # in their order, each once
 
     def inline_math(self, body):
-        """A formula within a line."""
+        """Within a line."""
         return self._mathml(body, "inline") or super().inline_math(body)
 
     def block_math(self, body):

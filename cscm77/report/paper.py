@@ -1,9 +1,8 @@
 """The four-page report: report.typ, set in type by typst from the results of a run.
 
-The template reads metrics.json and print/ of the results, and comparison.json and study.json of the
-long commands, and looks every number up there; one that is missing stops it with its name. The size
-of type is the largest that leaves four pages, so that other numbers, and sentences that come and go
-with them, change no layout.
+The template looks every number up in metrics.json, comparison.json and study.json; one that is
+missing stops it with its name. The size of type is the largest that leaves four pages, whatever
+sentences come and go with the numbers.
 """
 
 import argparse
@@ -34,9 +33,7 @@ class ReportError(Exception):
 def make_report(results, studies=STUDIES):
     """The report as the bytes of a PDF; a `ReportError` says why there is none.
 
-    Args:
-        results: the folder of a run, with metrics.json and print/.
-        studies: the folder of comparison.json and study.json.
+    The results have metrics.json and print/, the studies comparison.json and study.json.
     """
     if find_spec("typst") is None:
         raise ReportError("typst is missing; the report needs it: pip install typst")
@@ -58,28 +55,22 @@ def _read(path):
         if path.suffix == ".json":
             json.loads(data)
         return data
-    except FileNotFoundError:
-        raise ReportError(f"{path.name}: expected it in {path.parent}, found no such file"
+    except OSError as error:
+        raise ReportError(f"{path.name}: expected it in {path.parent}, found: {reason_of(error)}"
                           f"; {MAKERS.get(path.name, 'the package')} makes it") from None
     except ValueError as error:
         raise ReportError(f"{path.name}: expected JSON, found a damaged file ({error})") from None
-    except OSError as error:
-        raise ReportError(f"{path.name} was not read: {reason_of(error)}") from None
 
 
 def _largest_size(main):
     """The largest size of type with which the report has its four pages."""
     for size in TYPE_SIZES:
-        pages = _pages(main, size)
+        pages = json.loads(_ask_typst("query", main, size, "<pages>", field="value", one=True))
         if pages <= PAGES:
             break
     if pages != PAGES:
         raise ReportError(f"report.typ: expected {PAGES} pages, found {pages} in {size} point type")
     return size
-
-
-def _pages(main, size):
-    return json.loads(_ask_typst("query", main, size, "<pages>", field="value", one=True))
 
 
 def _ask_typst(function, main, size, *arguments, **options):
@@ -94,17 +85,16 @@ def _ask_typst(function, main, size, *arguments, **options):
                           if absent else reason) from None
 
 
-def write_report(results, path=None):
-    """Write the report of a folder of results as `path`, and print where it is, or why not.
+def write_report(results, output=None):
+    """Write the report of a folder of results, print where it is or why not; an exit status.
 
-    Returns an exit status; where the report cannot be made, an earlier one stays as it was.
+    Where it cannot be made, an earlier one stays as it was.
     """
-    path = Path(path or Path(results) / "report.pdf")
+    path = Path(output or Path(results) / "report.pdf")
     try:
         write_whole(path, make_report(results))
     except (ReportError, OSError) as error:
-        reason = reason_of(error) if isinstance(error, OSError) else error
-        print(f"{path.name} was not written: {reason}", file=sys.stderr)
+        print(f"{path.name} was not written: {reason_of(error)}", file=sys.stderr)
         return 1
     print(f"The report is {path}")
     return 0
@@ -119,9 +109,3 @@ def parse(arguments=None):
     parser.add_argument("--output", type=Path, metavar="FILE.pdf",
                         help="where the report goes (report.pdf in that folder)")
     return parser.parse_args(arguments)
-
-
-def main(arguments=None):
-    """Run the command line; returns the exit status."""
-    options = parse(arguments)
-    return write_report(options.results, options.output)
