@@ -34,19 +34,17 @@ PRINT_RESOLUTION = 300  # dots an inch
 COLUMN, PAGE = 3.3, 7  # inches that a printed figure is wide
 WIDE = 6.5  # inches: what is wider on the screen takes a page's width
 PRINT_TYPE, LEAST_HEIGHT = 8, 2.0  # points; inches of a chart
-TITLE = ("# Evidence\n\n"
-         "Made by the notebooks, from the numbers in metrics.json; every run writes it anew.\n")
 
 
 class Evidence:
     """What one notebook found; the other's part of the files is left as it is.
 
-    It was `made_from` data, a number of training images, and a seed.
+    It was `made_from` data, a number of training images, epochs and a seed.
     """
 
     def __init__(self, folder, notebook, made_from):
         self.folder, self.notebook, self.made_from = Path(folder), notebook, made_from
-        self._tables, self._listings, self._prose, self._figures = {}, {}, {}, {}
+        self._kept = {"tables": {}, "listings": {}, "prose": {}, "figures": {}}
         self._warned = False
 
     def table(self, name, title, columns, rows, shown=True, folded=False):
@@ -62,27 +60,23 @@ class Evidence:
                 raise ValueError(f"{row}: expected {len(columns)} values, found {len(values)}")
             if not all(math.isfinite(value) for value in values if isinstance(value, float)):
                 raise ValueError(f"{row}: expected finite numbers, found {values}")
-        self._tables[name] = {"title": title, "columns": dict(columns), "rows": rows}
         if shown:
             display(Page(title, self.made_from, ("", columns, _formatted(columns, rows)),
                          folded=folded))
-        self._write()
+        self._write("tables", name, {"title": title, "columns": dict(columns), "rows": rows})
 
     def listing(self, name, text, folded=False):
         """Show lines of text or a `Page`, which say what they were made from, and keep them."""
-        self._listings[name] = text
         display(Page(*text.parts, folded=folded)) if isinstance(text, Page) else print(text)
-        self._write()
+        self._write("listings", name, text)
 
     def say(self, name, text):
         """Show sentences in Markdown, with the numbers of this run in them, and keep them."""
-        self._prose[name] = text
         display(Prose(text))
-        self._write()
+        self._write("prose", name, text)
 
     def figure(self, name, figure, title, shown=True):
         """Keep a figure as PNG and PDF, show it over its title, and free it, changed for print."""
-        self._figures[name] = title
         for ending in ("png", "pdf"):
             self._keep(f"figures/{name}.{ending}", figure_bytes(figure, ending, PRINT_RESOLUTION))
         show_and_close(figure, shown)
@@ -91,23 +85,21 @@ class Evidence:
         _set_for_print(figure)
         with plt.rc_context({"pdf.fonttype": 42}):  # TrueType
             self._keep(f"print/{name}.pdf", figure_bytes(figure, "pdf", PRINT_RESOLUTION))
-        self._write()
+        self._write("figures", name, title)
 
-    def _write(self):
+    def _write(self, kind, name, found):
+        self._kept[kind][name] = found
         parts = _read(self.folder / "metrics.json")
-        parts[self.notebook] = {"made from": self.made_from, "tables": self._tables,
-                                "listings": self._listings, "prose": self._prose,
-                                "figures": self._figures}
+        parts[self.notebook] = {"made from": self.made_from, **self._kept}
         parts = dict(sorted(parts.items()))
         self._keep("metrics.json", json.dumps(parts, indent=1, allow_nan=False) + "\n")
         self._keep("evidence.md", report(parts))
 
     def _keep(self, name, data):
-        """Write a file of the results; why one could not be written is said once."""
         try:
             write_whole(self.folder / name, data)
         except OSError as error:
-            if not self._warned:
+            if not self._warned:  # once is enough
                 print(f"{Path(name).name} was not written: {reason_of(error)}")
             self._warned = True
 
@@ -131,7 +123,8 @@ def _set_for_print(figure):
 
 def report(parts):
     """Everything as one Markdown page, of the parts {notebook: ...} that metrics.json has."""
-    page = [TITLE]
+    page = ["# Evidence\n\nMade by the notebooks, from the numbers in metrics.json; "
+            "every run writes it anew.\n"]
     for notebook, part in parts.items():
         page.append(f"## {_literal(notebook)}\n")
         for table in part["tables"].values():
@@ -154,9 +147,6 @@ def _read(path):
         return parts
     except (OSError, ValueError, LookupError, TypeError, AttributeError):  # begun anew
         return {}
-
-
-# ---------------------------------------------------------------- tables and sentences
 
 
 class Page(str):
@@ -269,6 +259,6 @@ def gap(first, second, form=".1f"):
 def _formatted(columns, rows):
     """The rows of a table as text: numbers in the format of their column, None as "-"."""
     def text(value, form):
-        return value or "-" if value is None or isinstance(value, str) else format(value, form)
+        return "-" if value is None else value if isinstance(value, str) else format(value, form)
 
     return {name: list(map(text, values, columns.values())) for name, values in rows.items()}

@@ -24,7 +24,7 @@ SIDE = "280px"  # of the page, of the image
 
 
 class Explorer:
-    """An image, controls that change it, and a button for another one; seeded by itself."""
+    """An image, the controls that change it, and a button that draws another one."""
 
     def __init__(self, seed):
         self.image = widgets.Image(layout={"width": SIDE, "height": SIDE})
@@ -58,13 +58,9 @@ class Explorer:
 
 
 class VAEExplorer(Explorer):
-    """Sliders over the most used latents, a digit to ask a CVAE for, a morph between two images.
+    """Sliders over the latents of largest `kl`, (Z,), a digit to ask a CVAE for, a morph.
 
-    Args:
-        model: a VAE or CVAE.
-        digits: a data set to morph in, for example the test images.
-        kl: of each latent, (Z,); the largest get a slider.
-        seed: of *resample*.
+    A morph goes from one image of a data set `digits` to another; the seed is that of *resample*.
     """
 
     def __init__(self, model, digits, kl, seed=0):
@@ -113,8 +109,7 @@ class VAEExplorer(Explorer):
     def _encoded(self, index):
         image, digit = self.digits[index]
         with measuring(self.model):
-            mu, _ = posterior(self.model, image[None], torch.tensor([int(digit)]),
-                              self.conditional)
+            mu, _ = posterior(self.model, image[None], torch.tensor([digit]), self.conditional)
         return mu, self._one_hot(int(digit))
 
     def _one_hot(self, digit):

@@ -1,6 +1,7 @@
 """A notebook as a page: one HTML file that shows everything, formulas too, without a network."""
 
 import re
+from functools import partialmethod
 
 from jinja2 import pass_context
 from nbconvert import HTMLExporter
@@ -45,20 +46,7 @@ class Renderer(IPythonRenderer):
         super().__init__(escape=False)
         self.reasons = {}  # in their order, each once
 
-    def inline_math(self, body):
-        """Within a line."""
-        return self._mathml(body, "inline") or super().inline_math(body)
-
-    def block_math(self, body):
-        """A formula on lines of its own."""
-        return self._mathml(body, "block") or super().block_math(body)
-
-    def latex_environment(self, name, body):
-        """A formula between begin and end."""
-        tex = f"\\begin{{{name}}}{body}\\end{{{name}}}"
-        return self._mathml(tex, "block") or self.escape_html(tex)
-
-    def _mathml(self, tex, display):
+    def _formula(self, mark, display, tex):
         try:
             from latex2mathml.converter import convert
 
@@ -70,4 +58,11 @@ class Renderer(IPythonRenderer):
             self.reasons["latex2mathml is not installed"] = True
         except Exception:  # of many classes: whatever a formula made it stumble over
             self.reasons[f"latex2mathml cannot read ${tex}$"] = True
-        return None
+        return f"{mark}{self.escape_html(tex)}{mark}"
+
+    inline_math = partialmethod(_formula, "$", "inline")
+    block_math = partialmethod(_formula, "$$", "block")
+
+    def latex_environment(self, name, body):
+        """A formula between begin and end."""
+        return self._formula("", "block", f"\\begin{{{name}}}{body}\\end{{{name}}}")

@@ -9,8 +9,6 @@ import argparse
 import json
 import re
 import sys
-from importlib import import_module
-from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -35,8 +33,6 @@ def make_report(results, studies=STUDIES):
 
     The results have metrics.json and print/, the studies comparison.json and study.json.
     """
-    if find_spec("typst") is None:
-        raise ReportError("typst is missing; the report needs it: pip install typst")
     files = [ROOM / "report.typ", ROOM / "references.bib", Path(results) / "metrics.json",
              Path(studies) / "comparison.json", Path(studies) / "study.json"]
     with TemporaryDirectory() as folder:  # typst reads what lies in one folder
@@ -45,7 +41,11 @@ def make_report(results, studies=STUDIES):
             copy.parent.mkdir(exist_ok=True)
             copy.write_bytes(_read(path))
         main = Path(folder, "report.typ")
-        return _ask_typst("compile", main, _largest_size(main))
+        for size in TYPE_SIZES:
+            pages = json.loads(_ask_typst("query", main, size, "<pages>", field="value", one=True))
+            if pages == PAGES:
+                return _ask_typst("compile", main, size)
+    raise ReportError(f"report.typ: expected {PAGES} pages, found {pages} in {size} point type")
 
 
 def _read(path):
@@ -62,22 +62,14 @@ def _read(path):
         raise ReportError(f"{path.name}: expected JSON, found a damaged file ({error})") from None
 
 
-def _largest_size(main):
-    """The largest size of type with which the report has its four pages."""
-    for size in TYPE_SIZES:
-        pages = json.loads(_ask_typst("query", main, size, "<pages>", field="value", one=True))
-        if pages <= PAGES:
-            break
-    if pages != PAGES:
-        raise ReportError(f"report.typ: expected {PAGES} pages, found {pages} in {size} point type")
-    return size
-
-
 def _ask_typst(function, main, size, *arguments, **options):
-    typst = import_module("typst")
     try:
+        import typst
+
         return getattr(typst, function)(main, *arguments, sys_inputs={"size": str(size)},
                                         ignore_system_fonts=True, **options)
+    except ImportError:
+        raise ReportError("typst is missing; the report needs it: pip install typst") from None
     except RuntimeError as error:
         reason = str(error).partition("panicked with: ")[2] or f"report.typ: {error}"
         absent = re.search(r"file not found \(searched at .*?(print/[^)]+)\)", reason)

@@ -1,8 +1,7 @@
 """Pictures of digits and of training: every grid of digits is drawn as one image.
 
-Every draw_ and plot_ function returns a new matplotlib figure. It takes tensors on any device, with
-or without gradient, arrays and lists. A dollar sign in a title begins no formula.
-
+Every draw_ and plot_ function returns a new figure, and takes tensors on any device, with or
+without gradient, arrays and lists. A dollar sign in a title begins no formula.
 Axes: N images, of any shape (N, ...) with a square number of pixels each.
 """
 
@@ -23,13 +22,11 @@ from cscm77.measure.latents import measuring
 from cscm77.utils import device_of, dtype_of
 
 INCHES_PER_DIGIT, SMALL = 0.6, 0.42  # a square grid has many rows, and smaller digits
-FRAME = 200  # milliseconds that a moment of an animation is seen
 GAP = 2  # pixels between digits
 THRESHOLD = 120  # nats per image: what the coursework asks a VAE to reach
-COLOURS = (  # Okabe and Ito's, for the colour-blind
-    "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
-LINES = ("-", "--", ":", "-.", "-", "--")  # so that print without colour tells them apart too
-
+# Okabe and Ito's, for the colour-blind; lines tell them apart in print without colour, too
+COLOURS = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"
+LINES = "-", "--", ":", "-.", "-", "--"
 text_as_given = plt.rc_context({"text.parse_math": False})  # a decorator of what makes texts
 
 
@@ -61,7 +58,7 @@ def tile(images, columns=None):
 def draw_digits(images, columns=None, title=None, labels=(), inches=None):
     """Draw images as a grid, as `tile` takes them, in a new figure, which stays the current one.
 
-    Labels, where there are any, name the rows, to their left; `inches` is the size of a digit.
+    Labels name the rows, to their left; `inches` is the size of a digit.
     """
     grid, inches = tile(images, columns), inches or (INCHES_PER_DIGIT if columns else SMALL)
     height, width = (inches * length / (28 + GAP) for length in grid.shape)
@@ -86,8 +83,7 @@ def _wrapped(title, width, fontsize):
 def draw_strip(strip, title, columns=12):
     """Draw what fixed inputs became during a training: a row for each, time from left to right.
 
-    The strip is (moments, samples, 784), with a moment or more; those shown are evenly spaced, from
-    the first to the last.
+    The strip is (moments, samples, 784), of which so many moments are shown, first and last too.
     """
     strip = _moments(strip)
     shown = torch.linspace(0, len(strip) - 1, min(columns, len(strip))).round().long()
@@ -97,7 +93,7 @@ def draw_strip(strip, title, columns=12):
 def _moments(strip):
     if strip is None or len(strip) == 0:
         raise ValueError("strip: expected (moments, samples, 784) of a training of one epoch or "
-                         f"more, found {'none' if strip is None else 'no moments'}")
+                         "more, found none")
     return _numbers(strip)
 
 
@@ -109,9 +105,6 @@ def interpolate(start, end, steps):
     check_whole("steps", steps, 2)
     w = torch.linspace(0, 1, steps, dtype=start.dtype, device=start.device).view(1, steps, 1)
     return torch.lerp(start.unsqueeze(1), end.unsqueeze(1), w).flatten(0, 1)
-
-
-# ---------------------------------------------------------------- curves and charts
 
 
 @text_as_given
@@ -134,59 +127,50 @@ def _legend(ax, columns, fontsize=8):
               loc="upper center", bbox_to_anchor=(0.5, 0))
 
 
-def _curves(panels, title, xlabel, ylabel, fontsize=8):
-    """Lines with a legend, panel by panel: {title of a panel: {name of a line: (x, y)}}."""
+def _curves(panels, title, xlabel, ylabel, first=0, window=1, fontsize=8):
+    """Lines, {title of a panel: {label: values}}: at x the mean of the window that ends there."""
     fig, axes = _panels(panels, title, 3.4 * len(panels))
     for ax, lines in zip(axes, panels.values(), strict=True):
-        for label, (x, y) in lines.items():
-            ax.plot(x, _numbers(y).tolist(), label=label)
+        for label, values in lines.items():
+            values = _numbers(values).double()
+            means = values.unfold(0, min(window, len(values)), 1).mean(dim=1)
+            x = range(first, first + len(values))
+            ax.plot(x[-len(means):], means.tolist(), label=label)
         ax.set(xlabel=xlabel, ylabel=ylabel)
         _legend(ax, 3, fontsize)
     return fig
 
 
-def _by_step(histories, lines, title, ylabel, window):
-    """The lines {label: field} of histories: at a step the mean of the window that ends there."""
-    def smooth(values):
-        values = _numbers(values).double()
-        means = values.unfold(0, min(window, len(values)), 1).mean(dim=1)
-        return range(len(values) - len(means), len(values)), means
-
-    return _curves({name: {label: smooth(getattr(history, field)) for label, field in lines.items()}
-                    for name, history in histories.items()}, title, "step", ylabel)
-
-
 def plot_vae_training(epochs, title):
     """Draw a VAE's loss and its two parts by epoch, of what `train_vae` returned for each."""
-    def plot(ax, part, marker, label):
-        values = _numbers([getattr(e, part) for e in epochs]).tolist()
-        ax.plot([e.epoch + 1 for e in epochs], values, marker=marker, label=label)
-
     parts = {"loss (negative ELBO)": "loss", "reconstruction (training)": "reconstruction",
              "KL (training)": "kl"}
     fig, axes = _panels(parts, title, 10)
-    for ax, part in zip(axes, parts.values(), strict=True):
-        plot(ax, part, "o", "training")
+    lines = [(ax, part, "o", "training") for ax, part in zip(axes, parts.values(), strict=True)]
+    if all(e.val_loss is not None for e in epochs):
+        lines.append((axes[0], "val_loss", "s", "validation"))
+    for ax, part, marker, label in lines:
+        values = _numbers([getattr(e, part) for e in epochs]).tolist()
+        ax.plot([e.epoch + 1 for e in epochs], values, marker=marker, label=label)
         ax.set_xlabel("epoch")
         ax.xaxis.get_major_locator().set_params(integer=True)
-    ax = axes[0]
-    if all(e.val_loss is not None for e in epochs):
-        plot(ax, "val_loss", "s", "validation")
-    ax.axhline(THRESHOLD, color="gray", linestyle=":", label=f"asked for: below {THRESHOLD}")
-    ax.set_ylabel("nats per image")
-    _legend(ax, 3)
+    axes[0].axhline(THRESHOLD, color="gray", linestyle=":", label=f"asked for: below {THRESHOLD}")
+    axes[0].set_ylabel("nats per image")
+    _legend(axes[0], 3)
     return fig
 
 
 def plot_gan_training(histories, title, window=100):
     """Draw the losses of D and G by step, means of `window`: {name: what `run_a_gan` returned}."""
-    return _by_step(histories, {"D": "d_loss", "G": "g_loss"}, title, "loss", window)
+    return _curves({name: {"D": history.d_loss, "G": history.g_loss}
+                    for name, history in histories.items()}, title, "step", "loss", window=window)
 
 
 def plot_probabilities(histories, title, window=100):
     """Draw D's mean probability for real and for generated images, as `plot_gan_training` does."""
-    fig = _by_step(histories, {"D(x)": "d_real", "D(G(z))": "d_fake"}, title,
-                   "probability of being real", window)
+    fig = _curves({name: {"D(x)": history.d_real, "D(G(z))": history.d_fake}
+                   for name, history in histories.items()},
+                  title, "step", "probability of being real", window=window)
     for ax in fig.axes:
         ax.axhline(0.5, color="gray", linewidth=0.8)
         ax.set_ylim(0, 1)
@@ -195,10 +179,7 @@ def plot_probabilities(histories, title, window=100):
 
 def plot_choices(curves, title):
     """Draw validation losses, {choice: {what was chosen: loss of each epoch}}: a panel a choice."""
-    return _curves({choice: {chosen: (range(1, len(losses) + 1), losses)
-                             for chosen, losses in lines.items()}
-                    for choice, lines in curves.items()},
-                   title, "epoch", "validation loss, nats per image", fontsize=7)
+    return _curves(curves, title, "epoch", "validation loss, nats per image", first=1, fontsize=7)
 
 
 def plot_kl_of_latents(kl, title):
@@ -211,17 +192,14 @@ def plot_kl_of_latents(kl, title):
 
 
 def layers_of(network, inputs):
-    """The stages of a network of layers, from so many numbers on: [(names, shape, parameters)].
-
-    A layer without a weight matrix that keeps the shape stands with the one before it.
-    """
+    """The stages of a network of layers, from so many numbers on: [(names, shape, parameters)]."""
     x = torch.zeros(1, inputs, device=device_of(network), dtype=dtype_of(network))
     stages = [("input", (inputs,), 0)]
     with measuring(network):
         for layer in network:
             x, name, weights = layer(x), type(layer).__name__, list(layer.parameters())
             shape, number = tuple(x.shape[1:]), sum(p.numel() for p in weights)
-            if shape == stages[-1][1] and not any(p.ndim > 1 for p in weights):
+            if shape == stages[-1][1] and not any(p.ndim > 1 for p in weights):  # is no new stage
                 names, _, before = stages.pop()
                 name, number = f"{names}, {name}", before + number
             stages.append((name, shape, number))
@@ -230,13 +208,12 @@ def layers_of(network, inputs):
 
 def plot_networks(parts, title):
     """Draw networks from their layers, {name: (network, inputs)}: a bar as long as log(outputs)."""
-    stages = [layers_of(*part) for part in parts.values()]
-    rows = max(map(len, stages))
-    sizes = [sum(number for _, _, number in layers) for layers in stages]
-    panels = [f"{name}: {size:,} parameters" for name, size in zip(parts, sizes, strict=True)]
-    fig, axes = _panels(panels, title, 10, 0.8 + 0.24 * rows)
-    for ax, layers in zip(axes, stages, strict=True):
+    stages = {name: layers_of(*part) for name, part in parts.items()}
+    rows = max(map(len, stages.values()))
+    fig, axes = _panels(parts, title, 10, 0.8 + 0.24 * rows)
+    for ax, (name, layers) in zip(axes, stages.items(), strict=True):
         names, shapes, numbers = zip(*layers, strict=True)
+        ax.title.set_text(f"{name}: {sum(numbers):,} parameters")
         ax.barh(range(len(layers)), [math.log(1 + math.prod(shape)) for shape in shapes],
                 color=COLOURS[5])
         for row, (shape, number) in enumerate(zip(shapes, numbers, strict=True)):
@@ -291,9 +268,6 @@ def plot_latent_map(points, labels, title):
     return fig
 
 
-# ---------------------------------------------------------------- on the page and on disk
-
-
 def show_and_close(fig, shown=True):
     """Show a figure now, where there is something to show it on, and free it."""
     if shown and plt.get_backend().lower() != "agg":
@@ -309,25 +283,19 @@ def figure_bytes(fig, ending, dpi=None):
 
 
 def save_picture(fig, path):
-    """Save a figure, making its folder; where that fails, say why, and lose nothing else.
-
-    The ending of the path names the format; without one it gets ".png".
-    """
+    """Save a figure in the format of the path's ending, else as PNG; where that fails, say why."""
     path = Path(path) if Path(path).suffix else Path(f"{path}.png")
     _save("picture", path, lambda: figure_bytes(fig, path.suffix[1:]))
 
 
 def save_animation(strip, path, columns=5):
-    """Save what fixed inputs became during a training as a moving GIF; where that fails, say why.
-
-    The strip is (moments, samples, 784), in any range; without moments it is refused.
-    """
+    """Save a strip, as `draw_strip` takes it, as a moving GIF; where that fails, say why."""
     strip = _moments(strip).float()
     low, high = strip.min(), strip.max()
     grids = [255 * tile((moment - low) / (high - low or 1), columns) for moment in strip]
     first, *others = (ImageOps.scale(Image.fromarray(grid.astype("uint8")), 2) for grid in grids)
     gif = io.BytesIO()
-    first.save(gif, format="GIF", save_all=True, append_images=others, duration=FRAME, loop=0)
+    first.save(gif, format="GIF", save_all=True, append_images=others, duration=200, loop=0)  # ms
     _save("animation", Path(path), gif.getvalue)
 
 
