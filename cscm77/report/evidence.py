@@ -1,8 +1,7 @@
 """The tables and figures of a notebook, shown and kept: what a report is written from.
 
-metrics.json and evidence.md say what each was made from: data, number of images, epochs, seed.
-figures/ has a figure as the screen shows it, print/ as a page takes it: as wide as a column or a
-page, in type of one size, without a title of its own.
+metrics.json and evidence.md say what each was made from: data, images, epochs, seed. print/ has the
+figures as a page takes them: as wide as a column or a page, in one size of type, without a title.
 """
 
 import inspect
@@ -20,14 +19,12 @@ from matplotlib.text import Text
 from cscm77.files import reason_of, write_whole
 from cscm77.report.pictures import figure_bytes, show_and_close
 
-UNITS = {  # under the head of a column; an arrow says which numbers are better
-    **dict.fromkeys(("-ELBO", "K = 1", "K = 10", "K = 100", "100 samples", "last weights",
-                     "averaged"), "nats \u2193"),
-    **dict.fromkeys(("reconstruction", "KL", "training", "difference"), "nats"),
-    **dict.fromkeys(("Frechet distance", "Frechet", "kernel distance", "kernel", "off uniform"),
-                    "\u2193"),
-    **dict.fromkeys(("score", "coverage", "as asked", "as asked for", "averaged, as asked"),
-                    "\u2191")}
+UNITS = {title: unit for unit, titles in {  # an arrow says which numbers are better
+    "nats ↓": "-ELBO; K = 10; K = 100; 100 samples; last weights; averaged",
+    "nats": "reconstruction; KL; training; difference",
+    "↓": "Frechet distance; Frechet; kernel distance; kernel; off uniform",
+    "↑": "score; coverage; as asked; as asked for; averaged, as asked",
+}.items() for title in titles.split("; ")}  # under the head of a column
 YARDSTICKS = {"training images", "mean training image", "perfect reconstruction"}  # win nothing
 CELL, WORDS = "padding: 1px 8px", "; text-align: left"  # of a table's HTML
 PRINT_RESOLUTION = 300  # dots an inch
@@ -37,10 +34,7 @@ PRINT_TYPE, LEAST_HEIGHT = 8, 2.0  # points; inches of a chart
 
 
 class Evidence:
-    """What one notebook found; the other's part of the files is left as it is.
-
-    It was `made_from` data, a number of training images, epochs and a seed.
-    """
+    """What one notebook found, and from what; the other's part of the files stays as it is."""
 
     def __init__(self, folder, notebook, made_from):
         self.folder, self.notebook, self.made_from = Path(folder), notebook, made_from
@@ -150,10 +144,7 @@ def _read(path):
 
 
 class Page(str):
-    """Lines and tables in their order: text, which a notebook's page shows as HTML.
-
-    Its parts are strings, of which the first is a title, and tables as `as_text` takes them.
-    """
+    """A title, then lines and tables, as `as_text` takes them: text, and HTML in a notebook."""
 
     def __new__(cls, *parts, folded=False):
         """Put the text together."""
@@ -199,11 +190,10 @@ def as_text(corner, titles, rows):
 
 def as_html(corner, titles, rows):
     """The same as an HTML table: units in its head, the best number of a column in bold."""
-    heads = [f"{escape(title)}<br><small>{UNITS.get(title, '')}</small>"
-             for title in (corner, *titles)]
     ranked = [values for name, values in rows.items() if name not in YARDSTICKS]
     best = [_best(title, [values[i] for values in ranked]) for i, title in enumerate(titles)]
-    lines = [_html_row("th", heads)]
+    lines = [_html_row("th", [f"{escape(title)}<br><small>{UNITS.get(title, '')}</small>"
+                              for title in (corner, *titles)])]
     for name, values in rows.items():
         lines.append(_html_row("td", [escape(name), *(
             f"<b>{escape(value)}</b>" if value == top and name not in YARDSTICKS else escape(value)
@@ -213,7 +203,7 @@ def as_html(corner, titles, rows):
 
 def _best(title, values):
     """The text of a column that has its best number; None where none is better than another."""
-    better = {"\u2193": min, "\u2191": max}.get(UNITS.get(title, " ")[-1:])
+    better = {"↓": min, "↑": max}.get(UNITS.get(title, " ")[-1:])
     numbers = {value: float(value.split()[0].strip("%").replace(",", ""))
                for value in values if better and value != "-"}
     return better(numbers, key=numbers.get) if numbers else None

@@ -58,9 +58,9 @@ class Explorer:
 
 
 class VAEExplorer(Explorer):
-    """Sliders over the latents of largest `kl`, (Z,), a digit to ask a CVAE for, a morph.
+    """Sliders over the latents of largest `kl`, (Z,), and a digit to ask a CVAE for.
 
-    A morph goes from one image of a data set `digits` to another; the seed is that of *resample*.
+    A morph goes from one image of the data set `digits` to another.
     """
 
     def __init__(self, model, digits, kl, seed=0):
@@ -127,8 +127,7 @@ class VAEExplorer(Explorer):
 class GANExplorer(Explorer):
     """A walk between two noises for each of a grid of digits, by one of several generators.
 
-    They are {name: G}, (N, Z) in [-1, 1] -> (N, 784) in [-1, 1]; the first is shown where
-    `opens_on` names no other.
+    They are {name: G}, (N, Z) -> (N, 784) in [-1, 1]; `opens_on` may name another than the first.
     """
 
     def __init__(self, generators, noise_size=96, seed=0, *, opens_on=None):

@@ -24,7 +24,8 @@ SIGN = r"(?<=&#x0003D;</mo>)<mo>(?=&#x02212;)", '<mo form="prefix">'  # = -x
 
 def page_of(notebook):
     """The HTML of a notebook, and the sentence that says why formulas stay TeX in it, or None."""
-    renderer = Renderer()
+    renderer = Renderer(escape=False)
+    renderer.reasons = {}  # in their order, each once
     markdown = MarkdownWithMath(renderer)
     getattr(markdown.inline, "specification", {})["inline_math_tex"] = FORMULA
 
@@ -41,10 +42,6 @@ def page_of(notebook):
 
 class Renderer(IPythonRenderer):
     """Markdown to HTML with MathML; `reasons` are those for which a formula stayed TeX."""
-
-    def __init__(self):
-        super().__init__(escape=False)
-        self.reasons = {}  # in their order, each once
 
     def _formula(self, mark, display, tex):
         try:

@@ -1,8 +1,7 @@
 """The four-page report: report.typ, set in type by typst from the results of a run.
 
-The template looks every number up in metrics.json, comparison.json and study.json; one that is
-missing stops it with its name. The size of type is the largest that leaves four pages, whatever
-sentences come and go with the numbers.
+The template looks every number up in metrics.json, comparison.json and study.json, and names one
+that is missing. The size of type is the largest that leaves four pages.
 """
 
 import argparse
@@ -29,10 +28,7 @@ class ReportError(Exception):
 
 
 def make_report(results, studies=STUDIES):
-    """The report as the bytes of a PDF; a `ReportError` says why there is none.
-
-    The results have metrics.json and print/, the studies comparison.json and study.json.
-    """
+    """The bytes of a PDF, from the folders of results and studies; else a `ReportError`."""
     files = [ROOM / "report.typ", ROOM / "references.bib", Path(results) / "metrics.json",
              Path(studies) / "comparison.json", Path(studies) / "study.json"]
     with TemporaryDirectory() as folder:  # typst reads what lies in one folder
@@ -78,10 +74,7 @@ def _ask_typst(function, main, size, *arguments, **options):
 
 
 def write_report(results, output=None):
-    """Write the report of a folder of results, print where it is or why not; an exit status.
-
-    Where it cannot be made, an earlier one stays as it was.
-    """
+    """Write the report of a folder of results, print where it is or why not; an exit status."""
     path = Path(output or Path(results) / "report.pdf")
     try:
         write_whole(path, make_report(results))
@@ -94,8 +87,7 @@ def write_report(results, output=None):
 
 def parse(arguments=None):
     """Read the command line."""
-    parser = argparse.ArgumentParser(prog="python -m cscm77.report",
-                                     description=__doc__.partition("\n")[0])
+    parser = argparse.ArgumentParser("python -m cscm77.report", description=__doc__.split("\n")[0])
     parser.add_argument("results", nargs="?", type=Path, default=RESULTS, metavar="DIR",
                         help="the folder of a run's results (results/ beside the notebooks)")
     parser.add_argument("--output", type=Path, metavar="FILE.pdf",

@@ -92,8 +92,7 @@ def draw_strip(strip, title, columns=12):
 
 def _moments(strip):
     if strip is None or len(strip) == 0:
-        raise ValueError("strip: expected (moments, samples, 784) of a training of one epoch or "
-                         "more, found none")
+        raise ValueError("strip: expected (moments, samples, 784) of one epoch or more, found none")
     return _numbers(strip)
 
 
