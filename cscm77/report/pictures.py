@@ -229,9 +229,9 @@ def plot_class_counts(counts, title):
     fig, (ax,) = _panels([""], title, 8, 2.6)
     width = 0.8 / len(counts)
     for place, (name, numbers) in enumerate(counts.items()):
-        numbers = _numbers(numbers).double()
+        numbers = _numbers(numbers).double().numpy()
         digits = np.arange(len(numbers))
-        ax.bar(digits - 0.4 + (place + 0.5) * width, 100 * numbers / numbers.sum().clamp(min=1),
+        ax.bar(digits - 0.4 + (place + 0.5) * width, 100 * numbers / max(1, numbers.sum()),
                width, label=name, color=COLOURS[place % len(COLOURS)])
     ax.axhline(100 / len(digits), color="black", linestyle=":", linewidth=1, label="equal shares")
     ax.set(xticks=digits, xlabel="digit, as the judge reads it", ylabel="% of the samples")
