@@ -26,7 +26,6 @@ def digits():
 
 @pytest.fixture
 def explored(digits):
-    """The explorer of a VAE."""
     return VAEExplorer(VAE(784, hidden_dim=16), digits, KL)
 
 
@@ -103,15 +102,12 @@ def test_a_model_of_other_classes_in_double_precision_is_explored(double_by_defa
     assert explored.digit.value == 24 and explored.z.dtype == torch.float64
 
 
-def test_what_is_drawn_does_not_depend_on_the_default_precision(digits):
-    model, shown = VAE(784, hidden_dim=16), []
-    for dtype in (torch.float32, torch.float64):
+def test_what_is_drawn_does_not_depend_on_the_default_precision(digits, double_by_default):
+    model, shown = VAE(784, hidden_dim=16).float(), []
+    for dtype in (torch.float64, torch.float32):
         torch.set_default_dtype(dtype)
-        try:
-            shown.append((VAEExplorer(model, digits, KL).image.value,
-                          GANExplorer({"G": gan.generator().float()}).ends))
-        finally:
-            torch.set_default_dtype(torch.float32)
+        shown.append((VAEExplorer(model, digits, KL).image.value,
+                      GANExplorer({"G": gan.generator().float()}).ends))
     assert shown[0][0] == shown[1][0] and torch.equal(shown[0][1], shown[1][1])
 
 

@@ -48,13 +48,11 @@ def test_a_dollar_in_a_title_or_label_begins_no_formula(figure):
     assert len(shown) == {"GAN": 2, "probabilities": 2, "choices": 3, "counts": 2}.get(figure, 1)
 
 
-@pytest.mark.parametrize("n, columns, rows_and_columns",
-                         [(7, None, (3, 3)), (7, 7, (1, 7)), (16, None, (4, 4)), (2, 5, (1, 2))])
-def test_tile_puts_every_image_where_a_loop_would(n, columns, rows_and_columns):
-    images = torch.rand(n, 1, 6, 6) - 0.5
+@pytest.mark.parametrize("n, columns, rows, cols",
+                         [(7, None, 3, 3), (7, 7, 1, 7), (16, None, 4, 4), (2, 5, 1, 2)])
+def test_tile_puts_every_image_where_a_loop_would(n, columns, rows, cols):
+    images, gap = torch.rand(n, 1, 6, 6) - 0.5, pictures.GAP
     grid = pictures.tile(images, columns)
-    gap = pictures.GAP
-    rows, cols = rows_and_columns
     assert grid.shape == (rows * (6 + gap) + gap, cols * (6 + gap) + gap)
     expected = np.full(grid.shape, images.min().item(), dtype=np.float32)
     for i in range(n):
@@ -185,15 +183,13 @@ def test_choices_have_a_line_for_each():
 
 
 def test_the_kl_of_latents_is_sorted():
-    fig = pictures.plot_kl_of_latents(torch.tensor([0.5, 2.0, 1.0]), "KL")
-    (ax,) = fig.axes
+    (ax,) = pictures.plot_kl_of_latents(torch.tensor([0.5, 2.0, 1.0]), "KL").axes
     assert [bar.get_height() for bar in ax.patches] == [2.0, 1.0, 0.5]
     assert [tick.get_text() for tick in ax.get_xticklabels()] == ["1", "2", "0"]
 
 
 def test_class_counts_are_shares_beside_the_equal_one():
-    fig = pictures.plot_class_counts({"FC": [5] * 10, "DC": [20] + [0] * 9}, "digits")
-    (ax,) = fig.axes
+    (ax,) = pictures.plot_class_counts({"FC": [5] * 10, "DC": [20] + [0] * 9}, "digits").axes
     assert [bar.get_height() for bar in ax.patches] == [10.0] * 10 + [100.0] + [0.0] * 9
     assert set(ax.lines[0].get_ydata()) == {10.0}
 
