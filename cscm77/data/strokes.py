@@ -119,7 +119,7 @@ def pen_table():
 
 
 def _read_shapes():
-    """Yield the digit of each way of writing, its share, and its strokes: lists of points (x, y)."""
+    """Yield digit, share and strokes of each way of writing; a stroke is a list of points."""
     for line in SHAPES.read_text(encoding="utf-8").splitlines():
         way, *strokes = line.partition("#")[0].split("|")
         if strokes:
