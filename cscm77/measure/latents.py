@@ -18,8 +18,8 @@ BATCH_SIZE = 500  # images
 def kl_of_latents(model, loader, cond=False):
     """The KL of each latent in nats, averaged over the loader's images: (Z,) float64.
 
-    Of a VAE, or a CVAE with `cond=True`, on batches of (images in [0, 1], labels). Refuses a cond
-    or a loader that does not fit; a number that is not finite is a FloatingPointError.
+    Of a VAE, or a CVAE with `cond=True`, on batches of (images in [0, 1], labels). A cond or a
+    loader that does not fit is a ValueError, a number that is not finite a FloatingPointError.
     """
     kl = []
     with measuring(model), seeded(device_of(model)):  # a loader may draw random numbers
@@ -35,8 +35,8 @@ def importance_weighted_loss(model, loader, sizes=(1, 10, 100), cond=False):
     """An upper bound of -log p(x) from K samples of z an image, {K: nats per image}.
 
     Burda et al. (2016), equation 8: K = 1 is the negative ELBO by sampling; the bound falls
-    towards -log p(x) as K grows. The samples of a small K are among those of a larger one. The
-    other arguments, and the errors, are those of `kl_of_latents`.
+    towards -log p(x) as K grows. A small K's samples are among a larger one's. The rest is as in
+    `kl_of_latents`.
     """
     total, number = dict.fromkeys(sizes, 0.0), 0
     with measuring(model), seeded(device_of(model)):
@@ -63,8 +63,6 @@ def _batches(loader):
     """Images and labels in batches of one size: then the loader's own size changes no noise."""
     check_loader("loader", loader)
     batches = list(loader)
-    if not batches:
-        raise ValueError("loader: expected at least one batch, found none")
     for batch in batches:
         check_batch(batch)
     images, labels = (torch.cat([torch.as_tensor(part) for part in parts]).split(BATCH_SIZE)
@@ -80,7 +78,7 @@ def posterior(model, x, labels, cond):
 
 
 def _log_weight(model, x, labels, mu, logvar, cond):
-    """Log p(x|z) + log p(z) - log q(z|x) of a z that is drawn from q(z|x), (N,) float64."""
+    """Log p(x|z) + log p(z) - log q(z|x) of a z drawn from q(z|x), (N,) float64."""
     model, noise = unwrapped(model), torch.randn_like(mu)
     z = mu + torch.exp(0.5 * logvar) * noise
     label = [one_hot(labels, model.num_classes, like=z)] if cond else []
@@ -99,8 +97,8 @@ def log_likelihood(x_hat, x):
 def plane_of_digits(points, labels):
     """Points (N, Z) seen along the two directions in which the means of their classes differ most.
 
-    Returns (N, 2), and the share of the means' variance that this plane holds; refuses a single
-    latent, and labels (N,) of a single class.
+    Returns (N, 2), and the share of the means' variance that this plane holds. One latent alone,
+    or labels (N,) of one class, are a ValueError.
     """
     points = torch.as_tensor(points).detach()
     labels = torch.as_tensor(labels, device=points.device)

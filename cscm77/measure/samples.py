@@ -8,8 +8,6 @@ Axes: N samples, M real images, F features, Z latents, C classes.
 """
 
 from contextlib import contextmanager
-from importlib import import_module
-from importlib.util import find_spec
 from typing import NamedTuple
 
 import torch
@@ -25,32 +23,22 @@ CHUNK = 1000  # rows that are worked on at a time
 CLASSES = 10
 
 
-class TorchmetricsMissing(ImportError):
-    """What was asked for needs torchmetrics, which is not installed."""
-
-
-def _torchmetrics(module):
-    if find_spec("torchmetrics") is None:
-        raise TorchmetricsMissing("torchmetrics is missing; the numbers of this cell need it: "
-                                  "pip install torchmetrics")
-    return import_module(f"torchmetrics.{module}")
-
-
 @contextmanager
 def where_torchmetrics_is_installed():
     """A block that ends where torchmetrics is needed and missing, and says what to install."""
     try:
         yield
-    except TorchmetricsMissing as missing:
-        print(missing)
+    except ModuleNotFoundError as missing:
+        if missing.name != "torchmetrics":
+            raise
+        print("torchmetrics is missing; the numbers of this cell need it: pip install torchmetrics")
 
 
 def generate(network, latents, low=0.0):
-    """Turn latents into images in [0, 1], (N, 1, 28, 28) without gradient, in eval mode.
+    """Turn latents (N, Z) into images in [0, 1], (N, 1, 28, 28), in eval mode, without gradient.
 
-    By a generator, or the decoder of a VAE: (N, Z) -> (N, ...), square pictures from `low` to 1,
-    which is 0 for a sigmoid and -1 for a tanh. The latents (N, Z) are drawn beforehand: neither
-    batches nor the model change them.
+    By a generator or a decoder: (N, Z) -> (N, ...), square pictures from `low` to 1, where `low`
+    is 0 for a sigmoid and -1 for a tanh.
     """
     latents = latents.to(device_of(network), dtype_of(network))
     with measuring(network):
@@ -85,10 +73,7 @@ QUALITY_COLUMNS = {
 
 
 def measure_samples(samples, real):
-    """The `Quality` of samples beside real images that the generator never saw: two `Reading`s.
-
-    Refuses too few samples, and values that are not finite; needs torchmetrics.
-    """
+    """The `Quality` of samples beside real images that the generator never saw: two `Reading`s."""
     classes = class_counts(samples.labels)
     return Quality(
         frechet_distance(real.features, samples.features),
@@ -97,31 +82,24 @@ def measure_samples(samples, real):
         *neighbourhoods(real.features, samples.features, real_radii=real.radii), classes.tolist())
 
 
-# ---------------------------------------------------------------- distances
-
-
-def _check_features(real, fake, least):
+def _check_number(real, fake, least):
     for name, features in (("real", real), ("fake", fake)):
-        if features.ndim != 2 or features.shape[1:] != real.shape[1:]:
-            raise ValueError(f"{name}: expected features of one shape (N, F), "
-                             f"found {tuple(features.shape)}")
         if len(features) < least:
             raise ValueError(f"{name}: expected at least {least} samples, found {len(features)}")
-        if not features.isfinite().all():
-            raise ValueError(f"{name}: expected finite features, found nan or infinity")
 
 
 def frechet_distance(real, fake):
     """|m - m'|^2 + tr(S + S' - 2 (S S')^(1/2)) of features (M, F) and (N, F), M and N > 1.
 
-    Heusel et al. (2017), equation 6; a singular covariance is allowed. With the same number of
-    samples throughout, since fewer give a larger value; two halves of one data set are not at 0,
-    and what they give is the floor.
+    Heusel et al. (2017), equation 6. With the same number of samples throughout, since fewer give
+    a larger value; two halves of one data set are not at 0, and what they give is the floor.
     """
-    _check_features(real, fake, least=2)
+    from torchmetrics.image.fid import FrechetInceptionDistance
+
+    _check_number(real, fake, least=2)
     at_hand = nn.Identity()  # in the place of a network: the features are there already
     at_hand.num_features = real.shape[1]
-    metric = _torchmetrics("image.fid").FrechetInceptionDistance(feature=at_hand)
+    metric = FrechetInceptionDistance(feature=at_hand)
     metric.update(real.double(), real=True)
     metric.update(fake.double(), real=False)
     distance = check_finite("Frechet distance", metric.compute().item())
@@ -131,11 +109,12 @@ def frechet_distance(real, fake):
 def kernel_distance(real, fake):
     """Squared maximum mean discrepancy under the kernel (x.y / F + 1)^3, unbiased: mean, sd.
 
-    Binkowski et al. (2018). Over random subsets of features (M, F) and (N, F), M and N > 1; the
-    mean is about 0, and may be below, where the two are alike.
+    Binkowski et al. (2018). Over random subsets of features (M, F) and (N, F), M and N > 1; about
+    0, or below, where the two are alike.
     """
-    _check_features(real, fake, least=2)
-    poly_mmd = _torchmetrics("image.kid").poly_mmd
+    from torchmetrics.image.kid import poly_mmd
+
+    _check_number(real, fake, least=2)
     size = min(SUBSET_SIZE, len(real), len(fake))
 
     def some_of(features):
@@ -152,8 +131,6 @@ def classifier_score(probabilities):
 
     Salimans et al. (2016), section 4, with the judge, (N, C), in the place of Inception.
     """
-    if len(probabilities) == 0:
-        raise ValueError("probabilities: expected at least one row, found none")
     marginal = probabilities.mean(dim=0, keepdim=True)
     marginal = marginal.clamp(min=torch.finfo(marginal.dtype).tiny)  # of a class that never comes
     kl = torch.special.xlogy(probabilities, probabilities / marginal).sum(dim=1)
@@ -167,20 +144,16 @@ def class_counts(labels):
 
 def distance_from_uniform(counts):
     """Total variation between shares, of (C,) counts, and equal ones: from 0 to 1 - 1/C."""
-    total = counts.sum().item()
-    if total == 0:
-        raise ValueError("counts: expected at least one sample, found none")
-    return 0.5 * (counts.double() / total - 1 / len(counts)).abs().sum().item()
+    return 0.5 * (counts.double() / counts.sum() - 1 / len(counts)).abs().sum().item()
 
 
 def neighbourhoods(real, fake, real_radii=None):
     """The precision, recall, density and coverage of a `Quality`.
 
     A ball reaches to the k-th neighbour of one's own kind: Kynkaanniemi et al. (2019), equation 2;
-    Naeem et al. (2020), section 3. Of features (M, F) and (N, F), M and N > k, and `radii(real)`,
-    where they are known already.
+    Naeem et al. (2020), section 3. Of features (M, F) and (N, F), M and N > k.
     """
-    _check_features(real, fake, least=NEIGHBOURS + 1)
+    _check_number(real, fake, least=NEIGHBOURS + 1)
     real_radii, fake_radii = radii(real) if real_radii is None else real_radii, radii(fake)
     balls = torch.zeros(len(fake), dtype=torch.int64, device=fake.device)  # that a sample lies in
     recalled, covered = [], []
@@ -210,9 +183,6 @@ def nearest_images(samples, training):
     return tuple(map(torch.cat, zip(*found, strict=True)))
 
 
-# ---------------------------------------------------------------- asking for digits
-
-
 def ask_for_digits(decoder, latent_size, each=1000, seed=0, *, num_classes=CLASSES):
     """Images (C * each, 1, 28, 28) by a CVAE's decoder, digit by digit, and what was asked for.
 
@@ -234,12 +204,10 @@ def conditional_accuracy(judge, model, each=1000):
 
 
 def confusion_matrix(asked, recognised):
-    """Counts (C, C) of digits, (N,) each, N > 0: a row is asked for, a column is recognised."""
-    if len(asked) == 0 or asked.shape != recognised.shape:
-        raise ValueError("expected as many digits recognised as asked for, and at least one, "
-                         f"found {tuple(recognised.shape)} and {tuple(asked.shape)}")
-    count = _torchmetrics("functional.classification").multiclass_confusion_matrix
-    return count(recognised, asked, num_classes=CLASSES)
+    """Counts (C, C) of digits, (N,) each: a row is asked for, a column is recognised."""
+    from torchmetrics.functional.classification import multiclass_confusion_matrix
+
+    return multiclass_confusion_matrix(recognised, asked, num_classes=CLASSES)
 
 
 def worst_pairs(matrix):
