@@ -99,7 +99,8 @@ def mnist_loaders(batch_size=128, num_val=5000, root=None, source="auto", device
         ValueError: a setting that makes no sense.
         MNISTUnavailable: MNIST cannot be had, and the source is "mnist".
     """
-    limit = _image_limit()
+    limit = os.environ.get("CSCM77_IMAGES") or str(TRAINING_IMAGES)
+    limit = check_whole("CSCM77_IMAGES", int(limit) if limit.isdecimal() else limit)
     num_val = check_whole("num_val", num_val, 0, TRAINING_IMAGES - 1)
     batch_size = check_whole("batch_size", batch_size, 1, min(TRAINING_IMAGES - num_val, limit))
     source, device = _chosen_source(source), _usable_device(device)
@@ -113,11 +114,6 @@ def mnist_loaders(batch_size=128, num_val=5000, root=None, source="auto", device
         DataLoader(train, batch_size, shuffle=True, drop_last=True, collate_fn=gather),
         *(DataLoader(part, batch_size, collate_fn=gather, generator=torch.Generator())
           for part in (val, test)))
-
-
-def _image_limit():
-    text = os.environ.get("CSCM77_IMAGES") or str(TRAINING_IMAGES)
-    return check_whole("CSCM77_IMAGES", int(text) if text.isdecimal() else text)
 
 
 def _chosen_source(source):

@@ -74,18 +74,14 @@ QUALITY_COLUMNS = {
 
 def measure_samples(samples, real):
     """The `Quality` of samples beside real images that the generator never saw: two `Reading`s."""
+    for reading in (samples, real):
+        check_whole("images to compare", len(reading.labels), least=NEIGHBOURS + 1)
     classes = class_counts(samples.labels)
     return Quality(
         frechet_distance(real.features, samples.features),
         *kernel_distance(real.features, samples.features),
         classifier_score(samples.probabilities), distance_from_uniform(classes),
         *neighbourhoods(real.features, samples.features, real_radii=real.radii), classes.tolist())
-
-
-def _check_number(real, fake, least):
-    for name, features in (("real", real), ("fake", fake)):
-        if len(features) < least:
-            raise ValueError(f"{name}: expected at least {least} samples, found {len(features)}")
 
 
 def frechet_distance(real, fake):
@@ -96,7 +92,6 @@ def frechet_distance(real, fake):
     """
     from torchmetrics.image.fid import FrechetInceptionDistance
 
-    _check_number(real, fake, least=2)
     at_hand = nn.Identity()  # in the place of a network: the features are there already
     at_hand.num_features = real.shape[1]
     metric = FrechetInceptionDistance(feature=at_hand)
@@ -114,7 +109,6 @@ def kernel_distance(real, fake):
     """
     from torchmetrics.image.kid import poly_mmd
 
-    _check_number(real, fake, least=2)
     size = min(SUBSET_SIZE, len(real), len(fake))
 
     def some_of(features):
@@ -153,7 +147,6 @@ def neighbourhoods(real, fake, real_radii=None):
     A ball reaches to the k-th neighbour of one's own kind: Kynkaanniemi et al. (2019), equation 2;
     Naeem et al. (2020), section 3. Of features (M, F) and (N, F), M and N > k.
     """
-    _check_number(real, fake, least=NEIGHBOURS + 1)
     real_radii, fake_radii = radii(real) if real_radii is None else real_radii, radii(fake)
     balls = torch.zeros(len(fake), dtype=torch.int64, device=fake.device)  # that a sample lies in
     recalled, covered = [], []
@@ -183,23 +176,22 @@ def nearest_images(samples, training):
     return tuple(map(torch.cat, zip(*found, strict=True)))
 
 
-def ask_for_digits(decoder, latent_size, each=1000, seed=0, *, num_classes=CLASSES):
+def ask_for_digits(decoder, latent_size, each=1000, seed=0):
     """Images (C * each, 1, 28, 28) by a CVAE's decoder, digit by digit, and what was asked for.
 
     The latents (N, Z) come from the prior and the seed; others' random numbers stay as they were.
     """
     device, dtype = device_of(decoder), dtype_of(decoder)
-    asked = torch.arange(num_classes).repeat_interleave(check_whole("each", each))
+    asked = torch.arange(CLASSES).repeat_interleave(check_whole("each", each))
     with seeded(device, seed):
         z = torch.randn(len(asked), latent_size, dtype=dtype, device=device)
-    return generate(decoder, torch.cat((z, one_hot(asked, num_classes, like=z)), dim=1)), asked
+    return generate(decoder, torch.cat((z, one_hot(asked, CLASSES, like=z)), dim=1)), asked
 
 
 def conditional_accuracy(judge, model, each=1000):
     """The share of digits asked of a CVAE, each so often, that the judge recognises as such."""
     model = unwrapped(model)
-    images, asked = ask_for_digits(model.decoder, model.latent_size, each,
-                                   num_classes=model.num_classes)
+    images, asked = ask_for_digits(model.decoder, model.latent_size, each)
     return (judge.read(images).labels == asked).double().mean().item()
 
 
@@ -224,11 +216,11 @@ def state_of_the_game(d_real, d_fake, classes, steps):
     the numbers of samples of each, (C,). A training of no epochs has no steps, and is refused.
     """
     d_real, d_fake = d_real[-steps:], d_fake[-steps:]
-    if not d_real or not d_fake:
-        raise ValueError("d_real and d_fake: expected at least one step, found none")
+    if not d_real:
+        raise ValueError("d_real: expected at least one step, found none")
     real, fake = (sum(values) / len(values) for values in (d_real, d_fake))
     least, rarest = min((count, digit) for digit, count in enumerate(classes))
-    share = least / max(sum(classes), 1)
+    share = least / sum(classes)
     numbers = f"D(x) = {real:.2f}, D(G(z)) = {fake:.2f}, rarest digit {rarest}: {share:.1%}"
     if share < 0.01:
         return f"collapsed: a digit is all but missing ({numbers})"
