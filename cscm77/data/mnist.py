@@ -78,8 +78,7 @@ def read_mnist(folders):
     first, folder = folders[0]
     lacking = sum(origin != first for origin in origins)
     if lacking and len(folders) > 1:
-        print(f"{first} ({folder}) lacks {lacking} of the 4 files of MNIST; "
-              "those come from elsewhere.")
+        print(f"{first} ({folder}) lacks {lacking} of the 4 files of MNIST.")
     return files, " and ".join(dict.fromkeys(origins))
 
 

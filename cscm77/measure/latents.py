@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 import torch
 
-from cscm77.checks import check_batch, check_cond, check_loader
+from cscm77.checks import check_batch, check_cond, check_loader, check_whole
 from cscm77.utils import device_of, dtype_of, eval_mode, one_hot, seeded, unwrapped
 
 IN_USE = 0.01  # nats: a latent with less KL than this on average tells the decoder nothing
@@ -97,17 +97,13 @@ def log_likelihood(x_hat, x):
 def plane_of_digits(points, labels):
     """Points (N, Z) seen along the two directions in which the means of their classes differ most.
 
-    Returns (N, 2), and the share of the means' variance that this plane holds. One latent alone,
-    or labels (N,) of one class, are a ValueError.
+    Returns (N, 2), and the share of the means' variance that this plane holds. A single latent is a
+    ValueError; where all labels (N,) are alike, there is no variance: a FloatingPointError.
     """
-    points = torch.as_tensor(points).detach()
-    labels = torch.as_tensor(labels, device=points.device)
-    classes = labels.unique()
-    if points.ndim != 2 or points.shape[1] < 2 or len(classes) < 2:
-        raise ValueError("expected points (N, Z) with at least 2 latents, of at least 2 classes, "
-                         f"found {tuple(points.shape)} of {len(classes)}")
-    centred = points.double() - points.double().mean(dim=0)
-    means = torch.stack([centred[labels == label].mean(dim=0) for label in classes])  # (C, Z)
+    check_whole("latents of a point", points.shape[1], least=2)
+    points, labels = points.detach().double(), labels.to(points.device)
+    centred = points - points.mean(dim=0)
+    means = torch.stack([centred[labels == label].mean(dim=0) for label in labels.unique()])
     variances, directions = torch.linalg.eigh(means.T.cov(correction=0))  # ascending
     share = check_finite("share of the variance", (variances[-2:].sum() / variances.sum()).item())
     return (centred @ directions[:, [-1, -2]]).float(), share

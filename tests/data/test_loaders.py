@@ -1,9 +1,7 @@
 """cscm77/data/loaders.py: the batches, our data in other hands, what is refused, the stand-ins."""
 
-import errno
 import itertools
 import multiprocessing
-import os
 import random
 from pathlib import Path
 
@@ -11,7 +9,7 @@ import mirror
 import numpy
 import pytest
 import torch
-from tiny import NAMES, NOISE_TEST, NOISE_TRAIN, assert_is_mnist, failing, load, noise, place, tree
+from tiny import NAMES, NOISE_TEST, NOISE_TRAIN, assert_is_mnist, load, noise, place, tree
 from torch.utils.data import ConcatDataset, DataLoader, Subset, WeightedRandomSampler, random_split
 from torchvision.datasets import MNIST
 from torchvision.datasets.mnist import read_image_file, read_label_file
@@ -316,10 +314,7 @@ def test_damaged_stand_ins_are_drawn_again(files, strokes, home, name, damage):
     assert len(strokes) == 2 and path.read_bytes() == good
 
 
-@pytest.mark.parametrize("function", ["replace", "fsync"])
-def test_stand_ins_that_cannot_be_kept_stay_in_memory(
-        files, strokes, home, monkeypatch, capsys, function):
-    monkeypatch.setattr(os, function, failing(errno.ENOSPC))
+def test_stand_ins_that_cannot_be_kept_stay_in_memory(files, strokes, home, capsys, full_disk):
     assert_is_stand_in(load())
     kept = home / data.STROKES_FOLDER
     assert f"They cannot be kept in {kept} (No space left on device)" in capsys.readouterr().out
