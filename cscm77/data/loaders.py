@@ -7,8 +7,8 @@ memory, and no slower.
 
 import os
 import struct
+from collections import namedtuple
 from pathlib import Path
-from typing import NamedTuple
 
 import torch
 from torch.utils.data import DataLoader, Dataset, TensorDataset, default_collate
@@ -19,17 +19,10 @@ from cscm77.files import beside, reason_of, remove_unfinished, write_whole
 from cscm77.utils import default_device
 
 MNIST_FOLDER = Path(__file__).resolve().parents[2] / "MNIST_data"  # beside the notebooks
-STROKES_FOLDER = "strokes-v1"  # in the data folder; count up when strokes.py draws other digits
+STROKES_FOLDER = "strokes-v1"  # in the data folder; count up when other digits are drawn
 TRAINING_IMAGES = 60_000
 SOURCES = ("auto", "mnist", "strokes")
-
-
-class Loaders(NamedTuple):
-    """The three splits of a data set, a `DataLoader` each."""
-
-    train: DataLoader
-    val: DataLoader
-    test: DataLoader
+Loaders = namedtuple("Loaders", "train val test")  # the splits of a data set, a `DataLoader` each
 
 
 class Digits(Dataset):

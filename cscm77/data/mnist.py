@@ -13,22 +13,14 @@ import time
 import urllib.error
 import urllib.request
 import zlib
+from collections import namedtuple
 from concurrent import futures
 from pathlib import Path
-from typing import NamedTuple
 
 from cscm77.files import reason_of, remove_unfinished, write_whole
 from cscm77.utils import progress_bar
 
-
-class DataFile(NamedTuple):
-    """A file of the data set: its name, and the size and md5 of its bytes, unzipped."""
-
-    name: str
-    size: int
-    md5: str
-
-
+DataFile = namedtuple("DataFile", "name size md5")  # of its bytes, unzipped
 FILES = (
     DataFile("train-images-idx3-ubyte", 47_040_016, "6bbc9ace898e44ae57da46a324031adb"),
     DataFile("train-labels-idx1-ubyte", 60_008, "a25bea736e30d166cdddb491f175f624"),
