@@ -212,7 +212,7 @@ def test_options_left_out_mean_the_study_s_own(path):
     ("auto", "train-images-idx3-ubyte"),
     ("paper", "CSCM77_SOURCE: expected one of auto, mnist, strokes, found 'paper'\n")])
 def test_without_data_there_is_a_message_and_no_traceback(source, found, monkeypatch, path, capsys):
-    monkeypatch.setattr("cscm77.data.mnist.mirrors", list)
+    monkeypatch.setattr("cscm77.data.mnist.MIRRORS", ())
     monkeypatch.setenv("CSCM77_SOURCE", source)
     folder = ["--mnist", str(path.parent / "nowhere")] if source == "auto" else []
     assert run_command(STUDY, pytest.fail, pytest.fail, ["--output", str(path), *folder]) == 1
