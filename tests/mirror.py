@@ -117,17 +117,17 @@ def dripping_body(handler, body):
 
 
 FAULTS = {  # what a mirror does, and the words for it
-    "forbidden": (sends(status=403), "found status 403"),  # a storage bucket no longer public
-    "redirected in a circle": (redirected_in_a_circle, "found status 302"),
-    "web page": (sends(lambda body: PAGE), r"bytes with md5 [0-9a-f]{32} \(a web page\)"),
-    "cut short": (cut_short, "cut short: expected [0-9,]+ bytes, found [0-9,]+"),
-    "cut short unnoticed": (cut_short_unnoticed, r"does not unzip to it \(Compressed file ended"),
+    "forbidden": (sends(status=403), "HTTP Error 403"),  # a storage bucket no longer public
+    "redirected in a circle": (redirected_in_a_circle, "HTTP Error 302"),
+    "web page": (sends(lambda body: PAGE), "found 55 bytes with md5 [0-9a-f]{32}"),
+    "cut short": (cut_short, "found [0-9,]+ bytes with md5"),
+    "cut short unnoticed": (cut_short_unnoticed, "found [0-9,]+ bytes with md5"),
     "no http": (no_http, "BadStatusLine"),
     "reset": (reset, "Connection(Reset|Aborted)Error|RemoteDisconnected"),
-    "silent": (silent, "no answer within"),
-    "stuck": (stuck, "no answer within"),
-    "dripping header": (dripping_header, "expected the file within .* found 0 bytes by then"),
-    "dripping body": (dripping_body, "expected the file within .* found [0-9,]+ bytes by then"),
+    "silent": (silent, "TimeoutError: timed out"),
+    "stuck": (stuck, "TimeoutError: timed out"),
+    "dripping header": (dripping_header, "no answer within 0.2 s"),
+    "dripping body": (dripping_body, "found [0-9,]+ bytes after 0.2 s"),
 }
 LIMITS = {silent: "SILENCE", stuck: "SILENCE",  # what ends the wait
           dripping_header: "FIRST_BYTE", dripping_body: "WHOLE_FILE"}

@@ -308,3 +308,12 @@ def test_ctrl_c_ends_a_demonstration(monkeypatch, tmp_path):
 
     monkeypatch.setattr(command.subprocess, "call", stop)
     assert command.main(["--demo", "gan", "--output", str(tmp_path)]) == 130
+
+
+@pytest.mark.parametrize("words, reports", [([], 1), (["vae"], 0)])
+def test_a_run_of_both_notebooks_ends_with_the_report(tmp_path, monkeypatch, words, reports):
+    written = []
+    monkeypatch.setattr(command, "run", lambda *arguments, **options: None)
+    monkeypatch.setattr(command, "write_report", lambda folder: written.append(folder) or 1)
+    assert command.main([*words, "--output", str(tmp_path)]) == 0
+    assert written == [tmp_path] * reports

@@ -4,6 +4,7 @@ import re
 import shlex
 from functools import partial
 from pathlib import Path
+from statistics import mean, stdev
 
 import pytest
 import torch
@@ -34,6 +35,20 @@ def test_the_two_commands_come_first_and_the_page_is_short():
     lines = text.splitlines()
     assert len(lines) <= 100
     assert not [line for line in lines if len(line) > 110 and line[0] != "|"]
+
+
+def test_the_numbers_of_the_five_models_are_those_of_the_comparison():
+    table = TEXTS[README].partition("| model | Frechet distance |")[2].partition("\n\n")[0]
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in table.splitlines()[2:]]
+    assert {name for name, *_ in rows[:-1]} == {
+        model + ending for model in (*comparison.VAES, *comparison.GANS)
+        for ending in ("", ", averaged")}
+    forms = {"frechet": ".0f", "coverage": ".2f", "precision": ".2f", "-ELBO": ".1f"}
+    for name, *cells in rows[:-1]:
+        for (measure, form), cell in zip(forms.items(), cells, strict=True):
+            if measure != "-ELBO" or "VAE" in name:
+                values = comparison.comparison_values(name, measure)
+                assert cell == f"{mean(values):{form}} ± {stdev(values):{form}}", (name, measure)
 
 
 def test_every_make_target_exists():

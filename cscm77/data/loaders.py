@@ -5,39 +5,30 @@ Axes: N images, B images in a batch. Pixels are float32 in [0, 1], exactly what 
 memory, and no slower.
 """
 
-import math
 import os
 import struct
+from collections import namedtuple
 from pathlib import Path
-from typing import NamedTuple
 
 import torch
 from torch.utils.data import DataLoader, Dataset, TensorDataset, default_collate
 
 from cscm77.checks import check_batch, check_batch_size, check_images, check_whole
-from cscm77.data.mnist import FILES, MNISTUnavailable, Unusable, keep, read_kept, read_mnist
-from cscm77.files import reason_of
+from cscm77.data.mnist import FILES, MNISTUnavailable, md5_of, read_mnist
+from cscm77.files import beside, reason_of, remove_unfinished, write_whole
 from cscm77.utils import default_device
 
 MNIST_FOLDER = Path(__file__).resolve().parents[2] / "MNIST_data"  # beside the notebooks
-STROKES_FOLDER = "strokes-v1"  # in the data folder; count up when strokes.py draws other digits
+STROKES_FOLDER = "strokes-v1"  # in the data folder; count up when other digits are drawn
 TRAINING_IMAGES = 60_000
 SOURCES = ("auto", "mnist", "strokes")
-
-
-class Loaders(NamedTuple):
-    """The three splits of a data set, a `DataLoader` each."""
-
-    train: DataLoader
-    val: DataLoader
-    test: DataLoader
+Loaders = namedtuple("Loaders", "train val test")  # the splits of a data set, a `DataLoader` each
 
 
 class Digits(Dataset):
     """Images (N, 28, 28), as bytes, and labels (N,), 0 to 9, kept on one device.
 
-    A `DataLoader` with `gather` takes a batch from there in one indexing operation. The name is
-    that of the data, for titles and tables.
+    A `DataLoader` with `gather` takes a batch in one indexing operation; titles name the data.
     """
 
     def __init__(self, pixels, labels, name, device):
@@ -63,24 +54,17 @@ class Digits(Dataset):
         return self._in_unit_range(self.pixels[index]), self.labels[index]
 
     def __getitems__(self, indices):
-        """The images (B, 1, 28, 28) and labels (B,) at a list of B indices, as `Samples`."""
+        """The images (B, 1, 28, 28) and labels (B,) at a list of B indices, for `gather`."""
         rows = torch.tensor(indices)
         rows = torch.where(rows < 0, rows + len(self), rows)  # -1 is the last, as in a list
         rows = rows.to(self.labels.device, non_blocking=True)  # a GPU is not waited for
         pixels, labels = (values.index_select(0, rows) for values in (self.pixels, self.labels))
-        return Samples(self._in_unit_range(pixels), labels)
-
-
-class Samples(TensorDataset):
-    """A batch that passes for a list of samples (image, label) with whoever expects one."""
-
-    def __iter__(self):
-        return zip(*self.tensors, strict=True)
+        return TensorDataset(self._in_unit_range(pixels), labels)  # passes for a list of samples
 
 
 def gather(samples):
-    """A batch of samples: the tensors of `Samples` as they are, any others as torch does it."""
-    return samples.tensors if isinstance(samples, Samples) else default_collate(samples)
+    """A batch of samples: tensors of our own as they are, any others as torch does it."""
+    return samples.tensors if isinstance(samples, TensorDataset) else default_collate(samples)
 
 
 def mnist_loaders(batch_size=128, num_val=5000, root=None, source="auto", device=None):
@@ -88,18 +72,17 @@ def mnist_loaders(batch_size=128, num_val=5000, root=None, source="auto", device
 
     Training batches come in the order of `DataLoader(MNIST, batch_size, shuffle=True,
     drop_last=True)` under the same seed. The other two keep the order of the files and the last
-    partial batch, and leave torch's global random generator alone. The environment variable
-    CSCM77_IMAGES=N keeps the first N images of every split, and CSCM77_SOURCE names the source that
-    "auto" stands for.
+    partial batch, and leave torch's global random generator alone. CSCM77_IMAGES=N in the
+    environment keeps the first N images of every split; CSCM77_SOURCE names what "auto" stands for.
 
     Args:
         batch_size: N of every training batch.
         num_val: how many of the 60,000 training images, the last, are for validation; may be 0.
         root: folder of the files; else the environment variable MNIST_DIR, else MNIST_data beside
             the notebooks. What is missing is fetched, into the root or into MNIST_data.
-        source: "mnist" (or an error), "strokes" (stand-in digits drawn from pen strokes), or "auto"
-            (MNIST, and under a banner stand-in digits where it cannot be had).
-        device: where the images are kept; "cuda" where there is one, else "cpu", when not given.
+        source: "mnist" (or an error), "strokes" (stand-in digits drawn from pen strokes) or "auto":
+            MNIST, and stand-in digits where it cannot be had.
+        device: where the images are kept; else "cuda" where there is one, or "cpu".
 
     Returns:
         Loaders(train, val, test) of (images (N, 1, 28, 28) in [0, 1], labels (N,)), whose
@@ -109,7 +92,8 @@ def mnist_loaders(batch_size=128, num_val=5000, root=None, source="auto", device
         ValueError: a setting that makes no sense.
         MNISTUnavailable: MNIST cannot be had, and the source is "mnist".
     """
-    limit = _image_limit()
+    limit = os.environ.get("CSCM77_IMAGES") or str(TRAINING_IMAGES)
+    limit = check_whole("CSCM77_IMAGES", int(limit) if limit.isdecimal() else limit)
     num_val = check_whole("num_val", num_val, 0, TRAINING_IMAGES - 1)
     batch_size = check_whole("batch_size", batch_size, 1, min(TRAINING_IMAGES - num_val, limit))
     source, device = _chosen_source(source), _usable_device(device)
@@ -123,13 +107,6 @@ def mnist_loaders(batch_size=128, num_val=5000, root=None, source="auto", device
         DataLoader(train, batch_size, shuffle=True, drop_last=True, collate_fn=gather),
         *(DataLoader(part, batch_size, collate_fn=gather, generator=torch.Generator())
           for part in (val, test)))
-
-
-def _image_limit():
-    text = os.environ.get("CSCM77_IMAGES", "")
-    if text and not (text.isdecimal() and int(text) > 0):
-        raise ValueError(f"CSCM77_IMAGES: expected a positive whole number, found {text!r}")
-    return int(text or TRAINING_IMAGES)
 
 
 def _chosen_source(source):
@@ -174,7 +151,6 @@ def _arrays(source, folders, device):
 
 
 def _banner(error):
-    """Words that nobody can miss: what follows is not MNIST."""
     line, title = "#" * 100, "THESE ARE STAND-IN DIGITS, NOT MNIST"
     return "\n".join([
         line, title.center(len(line)).rstrip(), line,
@@ -187,9 +163,8 @@ def _stand_ins(home, device):
     """Where the stand-ins come from, and they: those kept from the last time, else new ones."""
     words, folder = home[0], home[1] / STROKES_FOLDER
     try:
-        kept = [_from_idx(read_kept(folder / want.name)) for want in FILES]
-        return f"pen strokes kept in {words}", kept
-    except (OSError, Unusable):
+        return (f"pen strokes kept in {words}", [_read_kept(folder / want.name) for want in FILES])
+    except (OSError, ValueError):
         return "pen strokes", _draw_stand_ins(folder, device)
 
 
@@ -200,25 +175,28 @@ def _draw_stand_ins(folder, device):
     drawn = [values.cpu() for part in stand_in_digits(seed=0, device=device) for values in part]
     try:
         for want, values in zip(FILES, drawn, strict=True):
-            keep(folder / want.name, _to_idx(values))
+            path, data = folder / want.name, _to_idx(values)
+            md5_line = f"{md5_of(data)}  {path.name}\n"  # as `md5sum -c` reads it
+            for target, content in ((path, data), (beside(path, ".md5"), md5_line)):
+                remove_unfinished(target)
+                write_whole(target, content)
     except OSError as error:
         print(f"They cannot be kept in {folder} ({reason_of(error)}), "
               "and are drawn again at the next start.")
     return drawn
 
 
-def _from_idx(data):
-    """The bytes in a file of MNIST's idx format, as a tensor; `Unusable` if it is no such file.
+def _read_kept(path):
+    data = path.read_bytes()
+    if not beside(path, ".md5").read_text(errors="replace").startswith(md5_of(data)):
+        raise ValueError(f"{path}: damaged")
+    return _from_idx(data)
 
-    That is 0, 0, type 8 = bytes, the number of axes; the size of each; the values.
-    """
-    axes = data[3] if data[:3] == b"\0\0\x08" and len(data) > 3 else 0
-    start = 4 + 4 * axes
-    shape = struct.unpack(f">{axes}I", data[4:start]) if len(data) >= start else ()
-    if not shape or len(data) != start + math.prod(shape):
-        raise Unusable(f"expected an idx file of bytes, found {len(data):,} bytes "
-                       f"beginning {data[:16].hex(' ')}")
-    return torch.frombuffer(bytearray(data), dtype=torch.uint8, offset=start).view(shape)
+
+def _from_idx(data):
+    axes = data[3]  # MNIST's format: 0, 0, type 8 = bytes, number of axes; size of each; values
+    shape = struct.unpack_from(f">{axes}I", data, offset=4)
+    return torch.frombuffer(bytearray(data), dtype=torch.uint8, offset=4 + 4 * axes).view(shape)
 
 
 def _to_idx(values):
@@ -227,11 +205,7 @@ def _to_idx(values):
 
 
 def checked_batches(loader):
-    """Yield (images in [0, 1], labels), each looked at first.
-
-    No batch at all, one that is no such pair, and images that are not floating-point, or outside
-    [0, 1], or none, are a ValueError.
-    """
+    """Yield (floating-point images in [0, 1], labels); other batches, or none: a ValueError."""
     batch, ours = None, isinstance(getattr(loader, "dataset", None), Digits)
     known = ours and getattr(loader, "collate_fn", None) in (gather, default_collate)
     for batch in loader:
@@ -245,9 +219,9 @@ def checked_batches(loader):
 
 
 def full_batches(loader, batch_size):
-    """Yield the `checked_batches` of batch_size images, reading none ahead; the last may be short.
+    """Yield the `checked_batches` of batch_size images, reading none ahead.
 
-    That one is passed over. Batches of another size, or none of that size, are a ValueError.
+    A short last one is passed over; another size, or none of that size, is a ValueError.
     """
     size, taken = batch_size, 0
     for images, labels in checked_batches(loader):

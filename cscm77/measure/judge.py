@@ -1,8 +1,7 @@
 """A small classifier of digits that judges what the models draw: its features, labels, doubts.
 
-It is trained once for a data set, on the training split alone and always from the same seed, and
-kept on disk; always in float32, whatever the models compute in. Every number that rests on it
-should be read beside its accuracy on the test images.
+It is trained once for a data set, on the training split alone, from one seed and in float32, and
+kept on disk. Every number that rests on it should be read beside its accuracy on the test images.
 
 Axes: N images, F = 128 features, C = 10 classes.
 """
@@ -46,7 +45,7 @@ class Reading:
 
     @cached_property
     def radii(self):
-        """The radius of each image's neighbourhood, (N,); found once, for all comparisons."""
+        """The `radii` of the images' neighbourhoods, (N,), found once for all comparisons."""
         return radii(self.features)
 
 
@@ -74,10 +73,7 @@ class Judge(nn.Module):
                 f"{100 * self.accuracy:.2f} % right on the test images")
 
     def read(self, images):
-        """The `Reading` of images (N, ...) of 784 pixels in [0, 1] each; others are refused.
-
-        In strict float32 and eval mode: no batch and no setting changes a result.
-        """
+        """The `Reading` of images (N, ...) of 784 pixels in [0, 1] each; others: a ValueError."""
         check_image_size(images, 784)
         check_images(images)
         with measuring(self), arithmetic("highest"):
@@ -90,8 +86,7 @@ class Judge(nn.Module):
 def judge_of(loaders, folder):
     """The judge of a data set, in eval mode and frozen: the one on disk, or a new one, kept there.
 
-    It is on the loaders' device, and has a folder of its own in that of the checkpoints; the test
-    images only measure it.
+    On the loaders' device, kept in a folder beside the checkpoints; the test images measure it.
     """
     train, test = loaders.train.dataset, loaders.test.dataset
     path = Path(folder).expanduser() / "judge" / f"{len(train)} of {train.name}.pt"
@@ -108,18 +103,14 @@ def judge_of(loaders, folder):
         right = judge.read(test.images).labels == test.labels.cpu()
         kept = {"about": provenance, "weights": judge.state_dict(),
                 "accuracy": right.double().mean().item()}
-        _keep(path, kept)
+        try:
+            write_checkpoint(path, kept)
+        except (OSError, RuntimeError) as error:
+            print(f"The judge cannot be kept as {path.name} ({reason_of(error)}), "
+                  "and is trained again at the next start.")
     judge.load_state_dict(kept["weights"])
     judge.accuracy = kept["accuracy"]
     return judge.requires_grad_(False).eval()
-
-
-def _keep(path, state):
-    try:
-        write_checkpoint(path, state)
-    except (OSError, RuntimeError) as error:
-        print(f"The judge cannot be kept as {path.name} ({reason_of(error)}), "
-              "and is trained again at the next start.")
 
 
 def train_judge(judge, digits):
@@ -146,7 +137,6 @@ def train_judge(judge, digits):
                     optimizer.step()
                     schedule.step()
                     bar.update()
-    judge.eval()
 
 
 def _shifted(x):

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 import torch
 
-from cscm77.checks import check_batch, check_cond, check_loader
+from cscm77.checks import check_batch, check_cond, check_loader, check_whole
 from cscm77.utils import device_of, dtype_of, eval_mode, one_hot, seeded, unwrapped
 
 IN_USE = 0.01  # nats: a latent with less KL than this on average tells the decoder nothing
@@ -18,8 +18,8 @@ BATCH_SIZE = 500  # images
 def kl_of_latents(model, loader, cond=False):
     """The KL of each latent in nats, averaged over the loader's images: (Z,) float64.
 
-    Of a VAE, or a CVAE with `cond=True`, on batches of (images in [0, 1], labels). Refuses a cond
-    or a loader that does not fit; a number that is not finite is a FloatingPointError.
+    Of a VAE, or a CVAE with `cond=True`, on batches of (images in [0, 1], labels). A cond or a
+    loader that does not fit is a ValueError, a number that is not finite a FloatingPointError.
     """
     kl = []
     with measuring(model), seeded(device_of(model)):  # a loader may draw random numbers
@@ -35,8 +35,8 @@ def importance_weighted_loss(model, loader, sizes=(1, 10, 100), cond=False):
     """An upper bound of -log p(x) from K samples of z an image, {K: nats per image}.
 
     Burda et al. (2016), equation 8: K = 1 is the negative ELBO by sampling; the bound falls
-    towards -log p(x) as K grows. The samples of a small K are among those of a larger one. The
-    other arguments, and the errors, are those of `kl_of_latents`.
+    towards -log p(x) as K grows. A small K's samples are among a larger one's. The rest is as in
+    `kl_of_latents`.
     """
     total, number = dict.fromkeys(sizes, 0.0), 0
     with measuring(model), seeded(device_of(model)):
@@ -63,8 +63,6 @@ def _batches(loader):
     """Images and labels in batches of one size: then the loader's own size changes no noise."""
     check_loader("loader", loader)
     batches = list(loader)
-    if not batches:
-        raise ValueError("loader: expected at least one batch, found none")
     for batch in batches:
         check_batch(batch)
     images, labels = (torch.cat([torch.as_tensor(part) for part in parts]).split(BATCH_SIZE)
@@ -80,7 +78,7 @@ def posterior(model, x, labels, cond):
 
 
 def _log_weight(model, x, labels, mu, logvar, cond):
-    """Log p(x|z) + log p(z) - log q(z|x) of a z that is drawn from q(z|x), (N,) float64."""
+    """Log p(x|z) + log p(z) - log q(z|x) of a z drawn from q(z|x), (N,) float64."""
     model, noise = unwrapped(model), torch.randn_like(mu)
     z = mu + torch.exp(0.5 * logvar) * noise
     label = [one_hot(labels, model.num_classes, like=z)] if cond else []
@@ -99,17 +97,13 @@ def log_likelihood(x_hat, x):
 def plane_of_digits(points, labels):
     """Points (N, Z) seen along the two directions in which the means of their classes differ most.
 
-    Returns (N, 2), and the share of the means' variance that this plane holds; refuses a single
-    latent, and labels (N,) of a single class.
+    Returns (N, 2), and the share of the means' variance that this plane holds. A single latent is a
+    ValueError; where all labels (N,) are alike, there is no variance: a FloatingPointError.
     """
-    points = torch.as_tensor(points).detach()
-    labels = torch.as_tensor(labels, device=points.device)
-    classes = labels.unique()
-    if points.ndim != 2 or points.shape[1] < 2 or len(classes) < 2:
-        raise ValueError("expected points (N, Z) with at least 2 latents, of at least 2 classes, "
-                         f"found {tuple(points.shape)} of {len(classes)}")
-    centred = points.double() - points.double().mean(dim=0)
-    means = torch.stack([centred[labels == label].mean(dim=0) for label in classes])  # (C, Z)
+    check_whole("latents of a point", points.shape[1], least=2)
+    points, labels = points.detach().double(), labels.to(points.device)
+    centred = points - points.mean(dim=0)
+    means = torch.stack([centred[labels == label].mean(dim=0) for label in labels.unique()])
     variances, directions = torch.linalg.eigh(means.T.cov(correction=0))  # ascending
     share = check_finite("share of the variance", (variances[-2:].sum() / variances.sum()).item())
     return (centred @ directions[:, [-1, -2]]).float(), share

@@ -8,8 +8,6 @@ Axes: N samples, M real images, F features, Z latents, C classes.
 """
 
 from contextlib import contextmanager
-from importlib import import_module
-from importlib.util import find_spec
 from typing import NamedTuple
 
 import torch
@@ -25,32 +23,22 @@ CHUNK = 1000  # rows that are worked on at a time
 CLASSES = 10
 
 
-class TorchmetricsMissing(ImportError):
-    """What was asked for needs torchmetrics, which is not installed."""
-
-
-def _torchmetrics(module):
-    if find_spec("torchmetrics") is None:
-        raise TorchmetricsMissing("torchmetrics is missing; the numbers of this cell need it: "
-                                  "pip install torchmetrics")
-    return import_module(f"torchmetrics.{module}")
-
-
 @contextmanager
 def where_torchmetrics_is_installed():
     """A block that ends where torchmetrics is needed and missing, and says what to install."""
     try:
         yield
-    except TorchmetricsMissing as missing:
-        print(missing)
+    except ModuleNotFoundError as missing:
+        if missing.name != "torchmetrics":
+            raise
+        print("torchmetrics is missing; the numbers of this cell need it: pip install torchmetrics")
 
 
 def generate(network, latents, low=0.0):
-    """Turn latents into images in [0, 1], (N, 1, 28, 28) without gradient, in eval mode.
+    """Turn latents (N, Z) into images in [0, 1], (N, 1, 28, 28), in eval mode, without gradient.
 
-    By a generator, or the decoder of a VAE: (N, Z) -> (N, ...), square pictures from `low` to 1,
-    which is 0 for a sigmoid and -1 for a tanh. The latents (N, Z) are drawn beforehand: neither
-    batches nor the model change them.
+    By a generator or a decoder: (N, Z) -> (N, ...), square pictures from `low` to 1, where `low`
+    is 0 for a sigmoid and -1 for a tanh.
     """
     latents = latents.to(device_of(network), dtype_of(network))
     with measuring(network):
@@ -85,10 +73,9 @@ QUALITY_COLUMNS = {
 
 
 def measure_samples(samples, real):
-    """The `Quality` of samples beside real images that the generator never saw: two `Reading`s.
-
-    Refuses too few samples, and values that are not finite; needs torchmetrics.
-    """
+    """The `Quality` of samples beside real images that the generator never saw: two `Reading`s."""
+    for reading in (samples, real):
+        check_whole("images to compare", len(reading.labels), least=NEIGHBOURS + 1)
     classes = class_counts(samples.labels)
     return Quality(
         frechet_distance(real.features, samples.features),
@@ -97,31 +84,17 @@ def measure_samples(samples, real):
         *neighbourhoods(real.features, samples.features, real_radii=real.radii), classes.tolist())
 
 
-# ---------------------------------------------------------------- distances
-
-
-def _check_features(real, fake, least):
-    for name, features in (("real", real), ("fake", fake)):
-        if features.ndim != 2 or features.shape[1:] != real.shape[1:]:
-            raise ValueError(f"{name}: expected features of one shape (N, F), "
-                             f"found {tuple(features.shape)}")
-        if len(features) < least:
-            raise ValueError(f"{name}: expected at least {least} samples, found {len(features)}")
-        if not features.isfinite().all():
-            raise ValueError(f"{name}: expected finite features, found nan or infinity")
-
-
 def frechet_distance(real, fake):
     """|m - m'|^2 + tr(S + S' - 2 (S S')^(1/2)) of features (M, F) and (N, F), M and N > 1.
 
-    Heusel et al. (2017), equation 6; a singular covariance is allowed. With the same number of
-    samples throughout, since fewer give a larger value; two halves of one data set are not at 0,
-    and what they give is the floor.
+    Heusel et al. (2017), equation 6. With the same number of samples throughout, since fewer give
+    a larger value; two halves of one data set are not at 0, and what they give is the floor.
     """
-    _check_features(real, fake, least=2)
+    from torchmetrics.image.fid import FrechetInceptionDistance
+
     at_hand = nn.Identity()  # in the place of a network: the features are there already
     at_hand.num_features = real.shape[1]
-    metric = _torchmetrics("image.fid").FrechetInceptionDistance(feature=at_hand)
+    metric = FrechetInceptionDistance(feature=at_hand)
     metric.update(real.double(), real=True)
     metric.update(fake.double(), real=False)
     distance = check_finite("Frechet distance", metric.compute().item())
@@ -131,11 +104,11 @@ def frechet_distance(real, fake):
 def kernel_distance(real, fake):
     """Squared maximum mean discrepancy under the kernel (x.y / F + 1)^3, unbiased: mean, sd.
 
-    Binkowski et al. (2018). Over random subsets of features (M, F) and (N, F), M and N > 1; the
-    mean is about 0, and may be below, where the two are alike.
+    Binkowski et al. (2018). Over random subsets of features (M, F) and (N, F), M and N > 1; about
+    0, or below, where the two are alike.
     """
-    _check_features(real, fake, least=2)
-    poly_mmd = _torchmetrics("image.kid").poly_mmd
+    from torchmetrics.image.kid import poly_mmd
+
     size = min(SUBSET_SIZE, len(real), len(fake))
 
     def some_of(features):
@@ -152,8 +125,6 @@ def classifier_score(probabilities):
 
     Salimans et al. (2016), section 4, with the judge, (N, C), in the place of Inception.
     """
-    if len(probabilities) == 0:
-        raise ValueError("probabilities: expected at least one row, found none")
     marginal = probabilities.mean(dim=0, keepdim=True)
     marginal = marginal.clamp(min=torch.finfo(marginal.dtype).tiny)  # of a class that never comes
     kl = torch.special.xlogy(probabilities, probabilities / marginal).sum(dim=1)
@@ -167,20 +138,15 @@ def class_counts(labels):
 
 def distance_from_uniform(counts):
     """Total variation between shares, of (C,) counts, and equal ones: from 0 to 1 - 1/C."""
-    total = counts.sum().item()
-    if total == 0:
-        raise ValueError("counts: expected at least one sample, found none")
-    return 0.5 * (counts.double() / total - 1 / len(counts)).abs().sum().item()
+    return 0.5 * (counts.double() / counts.sum() - 1 / len(counts)).abs().sum().item()
 
 
 def neighbourhoods(real, fake, real_radii=None):
     """The precision, recall, density and coverage of a `Quality`.
 
     A ball reaches to the k-th neighbour of one's own kind: Kynkaanniemi et al. (2019), equation 2;
-    Naeem et al. (2020), section 3. Of features (M, F) and (N, F), M and N > k, and `radii(real)`,
-    where they are known already.
+    Naeem et al. (2020), section 3. Of features (M, F) and (N, F), M and N > k.
     """
-    _check_features(real, fake, least=NEIGHBOURS + 1)
     real_radii, fake_radii = radii(real) if real_radii is None else real_radii, radii(fake)
     balls = torch.zeros(len(fake), dtype=torch.int64, device=fake.device)  # that a sample lies in
     recalled, covered = [], []
@@ -210,36 +176,28 @@ def nearest_images(samples, training):
     return tuple(map(torch.cat, zip(*found, strict=True)))
 
 
-# ---------------------------------------------------------------- asking for digits
-
-
-def ask_for_digits(decoder, latent_size, each=1000, seed=0, *, num_classes=CLASSES):
+def ask_for_digits(decoder, latent_size, each=1000, seed=0):
     """Images (C * each, 1, 28, 28) by a CVAE's decoder, digit by digit, and what was asked for.
 
     The latents (N, Z) come from the prior and the seed; others' random numbers stay as they were.
     """
     device, dtype = device_of(decoder), dtype_of(decoder)
-    asked = torch.arange(num_classes).repeat_interleave(check_whole("each", each))
+    asked = torch.arange(CLASSES).repeat_interleave(check_whole("each", each))
     with seeded(device, seed):
         z = torch.randn(len(asked), latent_size, dtype=dtype, device=device)
-    return generate(decoder, torch.cat((z, one_hot(asked, num_classes, like=z)), dim=1)), asked
+    return generate(decoder, torch.cat((z, one_hot(asked, CLASSES, like=z)), dim=1)), asked
 
 
 def conditional_accuracy(judge, model, each=1000):
     """The share of digits asked of a CVAE, each so often, that the judge recognises as such."""
     model = unwrapped(model)
-    images, asked = ask_for_digits(model.decoder, model.latent_size, each,
-                                   num_classes=model.num_classes)
+    images, asked = ask_for_digits(model.decoder, model.latent_size, each)
     return (judge.read(images).labels == asked).double().mean().item()
 
 
 def confusion_matrix(asked, recognised):
-    """Counts (C, C) of digits, (N,) each, N > 0: a row is asked for, a column is recognised."""
-    if len(asked) == 0 or asked.shape != recognised.shape:
-        raise ValueError("expected as many digits recognised as asked for, and at least one, "
-                         f"found {tuple(recognised.shape)} and {tuple(asked.shape)}")
-    count = _torchmetrics("functional.classification").multiclass_confusion_matrix
-    return count(recognised, asked, num_classes=CLASSES)
+    """Counts (C, C) of digits, (N,) each: a row is asked for, a column is recognised."""
+    return torch.bincount(CLASSES * asked + recognised, minlength=CLASSES**2).view(CLASSES, CLASSES)
 
 
 def worst_pairs(matrix):
@@ -256,11 +214,11 @@ def state_of_the_game(d_real, d_fake, classes, steps):
     the numbers of samples of each, (C,). A training of no epochs has no steps, and is refused.
     """
     d_real, d_fake = d_real[-steps:], d_fake[-steps:]
-    if not d_real or not d_fake:
-        raise ValueError("d_real and d_fake: expected at least one step, found none")
+    if not d_real:
+        raise ValueError("d_real: expected at least one step, found none")
     real, fake = (sum(values) / len(values) for values in (d_real, d_fake))
     least, rarest = min((count, digit) for digit, count in enumerate(classes))
-    share = least / max(sum(classes), 1)
+    share = least / sum(classes)
     numbers = f"D(x) = {real:.2f}, D(G(z)) = {fake:.2f}, rarest digit {rarest}: {share:.1%}"
     if share < 0.01:
         return f"collapsed: a digit is all but missing ({numbers})"

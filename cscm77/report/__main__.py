@@ -2,7 +2,7 @@
 
 import sys
 
-from cscm77.report.paper import main
+from cscm77.report.paper import parse, write_report
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(write_report(**vars(parse())))

@@ -1,13 +1,12 @@
-"""The tables and figures of a notebook, shown and kept for a report; tables as text and HTML.
+"""The tables and figures of a notebook, shown and kept: what a report is written from.
 
-metrics.json, evidence.md and figures/ in the results say of each table and figure what it was made
-from: data, number of images, epochs, seed. print/ has each figure a second time, as a page takes
-it: as wide as a column or a page, in type of one size, without a title of its own.
+metrics.json and evidence.md say what each was made from: data, images, epochs, seed. print/ has the
+figures as a page takes them: as wide as a column or a page, in one size of type, without a title.
 """
 
 import inspect
 import json
-from contextlib import contextmanager
+import math
 from html import escape
 from itertools import product
 from pathlib import Path
@@ -20,148 +19,106 @@ from matplotlib.text import Text
 from cscm77.files import reason_of, write_whole
 from cscm77.report.pictures import figure_bytes, show_and_close
 
-UNITS = {  # under the head of a column; an arrow says which numbers are better
-    **dict.fromkeys(("-ELBO", "K = 1", "K = 10", "K = 100", "100 samples", "last weights",
-                     "averaged"), "nats \u2193"),
-    **dict.fromkeys(("reconstruction", "KL", "training", "difference"), "nats"),
-    **dict.fromkeys(("Frechet distance", "Frechet", "kernel distance", "kernel", "off uniform"),
-                    "\u2193"),
-    **dict.fromkeys(("score", "coverage", "as asked", "as asked for", "averaged, as asked"),
-                    "\u2191")}
+UNITS = {title: unit for unit, titles in {  # an arrow says which numbers are better
+    "nats ↓": "-ELBO; K = 10; K = 100; 100 samples; last weights; averaged",
+    "nats": "reconstruction; KL; training; difference",
+    "↓": "Frechet distance; Frechet; kernel distance; kernel; off uniform",
+    "↑": "score; coverage; as asked; as asked for; averaged, as asked",
+}.items() for title in titles.split("; ")}  # under the head of a column
 YARDSTICKS = {"training images", "mean training image", "perfect reconstruction"}  # win nothing
 CELL, WORDS = "padding: 1px 8px", "; text-align: left"  # of a table's HTML
 PRINT_RESOLUTION = 300  # dots an inch
 COLUMN, PAGE = 3.3, 7  # inches that a printed figure is wide
 WIDE = 6.5  # inches: what is wider on the screen takes a page's width
 PRINT_TYPE, LEAST_HEIGHT = 8, 2.0  # points; inches of a chart
-TITLE = """# Evidence
-
-Made by the notebooks, from the numbers in metrics.json; every run writes it anew.
-"""
 
 
 class Evidence:
-    """What one notebook found; the other's part of the files is left as it is.
-
-    What it was `made_from` are the data, the number of training images, and the seed.
-    """
+    """What one notebook found, and from what; the other's part of the files stays as it is."""
 
     def __init__(self, folder, notebook, made_from):
         self.folder, self.notebook, self.made_from = Path(folder), notebook, made_from
-        self._tables, self._listings, self._prose, self._figures = {}, {}, {}, {}
+        self._kept = {"tables": {}, "listings": {}, "prose": {}, "figures": {}}
         self._warned = False
 
     def table(self, name, title, columns, rows, shown=True, folded=False):
         """Show a table, and keep its numbers; the same name again replaces it.
 
-        Args:
-            name: in metrics.json.
-            title: what it shows, on which images, after how many epochs.
-            columns: {title: format specification}.
-            rows: {name: values}: finite numbers, text or None, one for each column.
-            shown: whether to show it, too.
-            folded: whether a page shows its title alone, which opens the rest.
+        Its columns are {title: format specification}, its rows {name: values}: finite numbers, text
+        or None, one for each column. Folded, a page shows its title, which opens the rest.
         """
-        rows = {row: [_plain(value) for value in values] for row, values in rows.items()}
-        if any(len(values) != len(columns) for values in rows.values()):
-            raise ValueError(f"rows: expected {len(columns)} values in each, "
-                             f"found {[len(values) for values in rows.values()]}")
-        self._tables[name] = {"title": title, "columns": dict(columns), "rows": rows}
+        rows = {row: [value.item() if hasattr(value, "item") else value for value in values]
+                for row, values in rows.items()}
+        for row, values in rows.items():
+            if len(values) != len(columns):
+                raise ValueError(f"{row}: expected {len(columns)} values, found {len(values)}")
+            if not all(math.isfinite(value) for value in values if isinstance(value, float)):
+                raise ValueError(f"{row}: expected finite numbers, found {values}")
         if shown:
             display(Page(title, self.made_from, ("", columns, _formatted(columns, rows)),
                          folded=folded))
-        self._write()
+        self._write("tables", name, {"title": title, "columns": dict(columns), "rows": rows})
 
     def listing(self, name, text, folded=False):
-        """Show lines of text or a `Page`, made from what they say themselves, and keep them.
-
-        Folded, a page shows its first line, which opens the rest.
-        """
-        self._listings[name] = text
+        """Show lines of text or a `Page`, which say what they were made from, and keep them."""
         display(Page(*text.parts, folded=folded)) if isinstance(text, Page) else print(text)
-        self._write()
+        self._write("listings", name, text)
 
     def say(self, name, text):
         """Show sentences in Markdown, with the numbers of this run in them, and keep them."""
-        self._prose[name] = text
         display(Prose(text))
-        self._write()
+        self._write("prose", name, text)
 
     def figure(self, name, figure, title, shown=True):
-        """Keep a figure as PNG at print resolution and as PDF; show it over its title, and free it.
-
-        The title says what it shows, on which images, after how many epochs.
-        """
-        self._figures[name] = title
+        """Keep a figure as PNG and PDF, show it over its title, and free it, changed for print."""
         for ending in ("png", "pdf"):
             self._keep(f"figures/{name}.{ending}", figure_bytes(figure, ending, PRINT_RESOLUTION))
-        with _for_print(figure):
-            self._keep(f"print/{name}.pdf", figure_bytes(figure, "pdf", PRINT_RESOLUTION))
-        self._write()
         show_and_close(figure, shown)
         if shown:
             display(Page("", f"{title}; {self.made_from}"))
+        _set_for_print(figure)
+        with plt.rc_context({"pdf.fonttype": 42}):  # TrueType
+            self._keep(f"print/{name}.pdf", figure_bytes(figure, "pdf", PRINT_RESOLUTION))
+        self._write("figures", name, title)
 
-    def _write(self):
+    def _write(self, kind, name, found):
+        self._kept[kind][name] = found
         parts = _read(self.folder / "metrics.json")
-        parts[self.notebook] = {"made from": self.made_from, "tables": self._tables,
-                                "listings": self._listings, "prose": self._prose,
-                                "figures": self._figures}
+        parts[self.notebook] = {"made from": self.made_from, **self._kept}
         parts = dict(sorted(parts.items()))
         self._keep("metrics.json", json.dumps(parts, indent=1, allow_nan=False) + "\n")
         self._keep("evidence.md", report(parts))
 
     def _keep(self, name, data):
-        """Write a file of the results; why one could not be written is said once."""
         try:
             write_whole(self.folder / name, data)
         except OSError as error:
-            if not self._warned:
+            if not self._warned:  # once is enough
                 print(f"{Path(name).name} was not written: {reason_of(error)}")
             self._warned = True
 
 
-@contextmanager
-def _for_print(figure):
-    """A figure as a printed page takes it, with its fonts as TrueType; put back at the end."""
-    before = []
-
-    def change(artist, **properties):
-        before.append((artist, {name: plt.getp(artist, name) for name in properties}))
-        artist.set(**properties)
-
-    try:
-        for text in figure.findobj(Text):
-            change(text, fontsize=PRINT_TYPE)
-        titles = [axes.title for axes in figure.axes] if len(figure.axes) == 1 else []
-        for title in [*figure.texts, *titles]:
-            change(title, visible=False, in_layout=False)
-        size, grid = _print_size(figure)
-        if grid:  # fills the figure, when the title is gone
-            change(figure.axes[0], position=grid)
-        change(figure, size_inches=size)
-        with plt.rc_context({"pdf.fonttype": 42}):
-            yield
-    finally:
-        for artist, properties in reversed(before):
-            artist.set(**properties)
-
-
-def _print_size(figure):
-    """Width and height in inches; of a grid of digits, as square as they are, its place, too."""
+def _set_for_print(figure):
+    """Make a figure what a page takes; a grid of digits is as square as they are, and fills it."""
+    for text in figure.findobj(Text):
+        text.set_fontsize(PRINT_TYPE)
     (width, height), axes = figure.get_size_inches(), figure.axes
+    for title in [*figure.texts, *(ax.title for ax in axes if len(axes) == 1)]:
+        title.set(visible=False, in_layout=False)
     scaled = PAGE if width > WIDE else COLUMN
+    size = scaled, max(LEAST_HEIGHT, scaled * height / width)
     if len(axes) == 1 and axes[0].images and not axes[0].axison:
         rows, columns = axes[0].images[0].get_array().shape[:2]
         left = axes[0].get_position().x0 * width  # inches, for what names the rows
-        place = (left / scaled, 0, 1 - left / scaled, 1)
-        return (scaled, (scaled - left) * rows / columns), place
-    return (scaled, max(LEAST_HEIGHT, scaled * height / width)), None
+        axes[0].set_position((left / scaled, 0, 1 - left / scaled, 1))
+        size = scaled, (scaled - left) * rows / columns
+    figure.set_size_inches(size, forward=False)  # no window is left to follow
 
 
 def report(parts):
     """Everything as one Markdown page, of the parts {notebook: ...} that metrics.json has."""
-    page = [TITLE]
+    page = ["# Evidence\n\nMade by the notebooks, from the numbers in metrics.json; "
+            "every run writes it anew.\n"]
     for notebook, part in parts.items():
         page.append(f"## {_literal(notebook)}\n")
         for table in part["tables"].values():
@@ -186,22 +143,8 @@ def _read(path):
         return {}
 
 
-def _plain(value):
-    """A number of torch as Python's; nan and infinity have no place in a report."""
-    value = value.item() if hasattr(value, "item") else value
-    if isinstance(value, float) and not abs(value) < float("inf"):
-        raise ValueError(f"values: expected finite numbers, found {value}")
-    return value
-
-
-# ---------------------------------------------------------------- tables and sentences
-
-
 class Page(str):
-    """Lines and tables in their order: text, which a notebook's page shows as HTML.
-
-    Its parts are strings, of which the first is a title, and tables as `as_text` takes them.
-    """
+    """A title, then lines and tables, as `as_text` takes them: text, and HTML in a notebook."""
 
     def __new__(cls, *parts, folded=False):
         """Put the text together."""
@@ -247,11 +190,10 @@ def as_text(corner, titles, rows):
 
 def as_html(corner, titles, rows):
     """The same as an HTML table: units in its head, the best number of a column in bold."""
-    heads = [f"{escape(title)}<br><small>{UNITS.get(title, '')}</small>"
-             for title in (corner, *titles)]
     ranked = [values for name, values in rows.items() if name not in YARDSTICKS]
     best = [_best(title, [values[i] for values in ranked]) for i, title in enumerate(titles)]
-    lines = [_html_row("th", heads)]
+    lines = [_html_row("th", [f"{escape(title)}<br><small>{UNITS.get(title, '')}</small>"
+                              for title in (corner, *titles)])]
     for name, values in rows.items():
         lines.append(_html_row("td", [escape(name), *(
             f"<b>{escape(value)}</b>" if value == top and name not in YARDSTICKS else escape(value)
@@ -261,7 +203,7 @@ def as_html(corner, titles, rows):
 
 def _best(title, values):
     """The text of a column that has its best number; None where none is better than another."""
-    better = {"\u2193": min, "\u2191": max}.get(UNITS.get(title, " ")[-1:])
+    better = {"↓": min, "↑": max}.get(UNITS.get(title, " ")[-1:])
     numbers = {value: float(value.split()[0].strip("%").replace(",", ""))
                for value in values if better and value != "-"}
     return better(numbers, key=numbers.get) if numbers else None
@@ -292,12 +234,11 @@ def contrast(first, second, form=".1f", paired=False):
     Paired are numbers of one training each; others are apart where their ranges are.
     """
     told = " against ".join(f"{mean(row):{form}} ± {stdev(row):{form}}" for row in (first, second))
-    pairs = list(zip(first, second, strict=True)) if paired else list(product(first, second))
-    for word, shown in (("lower", all(a < b for a, b in pairs)),
-                        ("higher", all(a > b for a, b in pairs))):
-        if shown:
-            return f"{told}: {word} with every seed"
-    return f"{told}: within the spread over seeds, so nothing was shown"
+    pairs = list(zip(first, second, strict=True) if paired else product(first, second))
+    shown = ("lower with every seed" if all(a < b for a, b in pairs) else
+             "higher with every seed" if all(a > b for a, b in pairs) else
+             "within the spread over seeds, so nothing was shown")
+    return f"{told}: {shown}"
 
 
 def gap(first, second, form=".1f"):
@@ -305,12 +246,9 @@ def gap(first, second, form=".1f"):
     return f"{abs(first - second):{form}} {'below' if first < second else 'above'}"
 
 
-def formatted(value, form):
-    """A number as text, by a format specification; text stays as it is, None becomes "-"."""
-    if value is None:
-        return "-"
-    return value if isinstance(value, str) else format(value, form)
-
-
 def _formatted(columns, rows):
-    return {name: list(map(formatted, values, columns.values())) for name, values in rows.items()}
+    """The rows of a table as text: numbers in the format of their column, None as "-"."""
+    def text(value, form):
+        return "-" if value is None else value if isinstance(value, str) else format(value, form)
+
+    return {name: list(map(text, values, columns.values())) for name, values in rows.items()}

@@ -1,7 +1,7 @@
 """Sliders over what the models learned, drawn into one image that stays in its place.
 
-Only the core of ipywidgets is used: JupyterLab, Notebook, VS Code and Colab all show it. A saved
-page does not, so a static figure belongs beside it. Axes: N images, Z latents, C classes.
+Only the core of ipywidgets is used, which every notebook shows; a saved page does not, so a static
+figure belongs beside it. Axes: N images, Z latents, C classes.
 """
 
 import io
@@ -23,29 +23,22 @@ GRID = 16  # digits that a GAN's explorer shows
 SIDE = "280px"  # of the page, of the image
 
 
-def png(images, columns=None):
-    """The bytes of one PNG of images (N, ...) in [0, 1]."""
-    buffer = io.BytesIO()
-    plt.imsave(buffer, tile(images, columns), cmap="gray", vmin=0, vmax=1, format="png")
-    return buffer.getvalue()
-
-
 class Explorer:
-    """An image, and the controls that change it; `show` puts both on the page."""
+    """An image, the controls that change it, and a button that draws another one."""
 
     def __init__(self, seed):
-        self.image = widgets.Image(layout=widgets.Layout(width=SIDE, height=SIDE))
-        self.random = torch.Generator().manual_seed(seed)  # its own: exploring changes no training
+        self.image = widgets.Image(layout={"width": SIDE, "height": SIDE})
+        self.random = torch.Generator().manual_seed(seed)  # exploring changes no training
         self.resample = widgets.Button(description="resample")
-        self.resample.on_click(lambda _: self.draw_new())
+        self.resample.on_click(lambda _: self._draw_new())
         self._busy = False
 
     def _lay_out(self, *controls):
         self.page = widgets.HBox([self.image, widgets.VBox(controls)])
-        self.draw_new()
+        self._draw_new()
 
     def show(self):
-        """Put both on the page."""
+        """Show the image and its controls."""
         display(self.page)
 
     def _observe(self, react, *controls):
@@ -58,15 +51,16 @@ class Explorer:
         control.value = value
         self._busy = False
 
+    def _put(self, images):
+        buffer = io.BytesIO()
+        plt.imsave(buffer, tile(images), cmap="gray", vmin=0, vmax=1, format="png")
+        self.image.value = buffer.getvalue()
+
 
 class VAEExplorer(Explorer):
-    """Sliders over the most used latents, a digit to ask for, a morph between two images.
+    """Sliders over the latents of largest `kl`, (Z,), and a digit to ask a CVAE for.
 
-    Args:
-        model: a VAE, or a CVAE, which has a choice of digits beside.
-        digits: `Digits` to morph between, for example the test images.
-        kl: of each latent, (Z,); the largest get a slider.
-        seed: of *resample*.
+    A morph goes from one image of the data set `digits` to another.
     """
 
     def __init__(self, model, digits, kl, seed=0):
@@ -80,10 +74,9 @@ class VAEExplorer(Explorer):
         self.digit = widgets.ToggleButtons(options=range(self.model.num_classes or CLASSES),
                                            description="digit", style={"button_width": "30px"})
         last = len(digits) - 1
-        self.first, self.second = (
-            widgets.BoundedIntText(index, min=0, max=last, description=name)
-            for index, name in ((0, "from image"), (min(1, last), "to image")))
-        self.morph = widgets.FloatSlider(0, min=0, max=1, step=0.02, description="morph")
+        self.first = widgets.BoundedIntText(0, max=last, description="from image")
+        self.second = widgets.BoundedIntText(min(1, last), max=last, description="to image")
+        self.morph = widgets.FloatSlider(max=1, step=0.02, description="morph")
         for latent, slider in zip(self.latents, self.sliders, strict=True):
             self._observe(partial(self._move, latent, slider), slider)
         self._observe(self._morph, self.first, self.second, self.morph)
@@ -91,13 +84,11 @@ class VAEExplorer(Explorer):
         self._lay_out(*self.sliders, *[self.digit] * self.conditional,
                       self.resample, self.first, self.second, self.morph)
 
-    def draw_new(self):
-        """Draw a new latent from the prior, and what it becomes."""
+    def _draw_new(self):
         z = torch.randn(1, self.model.latent_size, generator=self.random, dtype=torch.float32)
         self.z = z.to(device_of(self.model), dtype_of(self.model))
-        self.label = self._one_hot(self.digit.value)  # a morph may have left it between two
         self._follow()
-        self._draw()
+        self._ask()  # anew: a morph may have left the label between two
 
     def _move(self, latent, slider):
         self.z[0, latent] = slider.value
@@ -118,8 +109,7 @@ class VAEExplorer(Explorer):
     def _encoded(self, index):
         image, digit = self.digits[index]
         with measuring(self.model):
-            mu, _ = posterior(self.model, image[None], torch.as_tensor(digit).reshape(1),
-                              self.conditional)
+            mu, _ = posterior(self.model, image[None], torch.tensor([digit]), self.conditional)
         return mu, self._one_hot(int(digit))
 
     def _one_hot(self, digit):
@@ -131,14 +121,13 @@ class VAEExplorer(Explorer):
 
     def _draw(self):
         latents = torch.cat((self.z, self.label), dim=1) if self.conditional else self.z
-        self.image.value = png(generate(self.model.decoder, latents))
+        self._put(generate(self.model.decoder, latents))
 
 
 class GANExplorer(Explorer):
     """A walk between two noises for each of a grid of digits, by one of several generators.
 
-    They are {name: G}, (N, Z) in [-1, 1] -> (N, 784) in [-1, 1], the first of them shown where
-    `opens_on` names no other; the seed is that of *resample*.
+    They are {name: G}, (N, Z) -> (N, 784) in [-1, 1]; `opens_on` may name another than the first.
     """
 
     def __init__(self, generators, noise_size=96, seed=0, *, opens_on=None):
@@ -149,16 +138,15 @@ class GANExplorer(Explorer):
             raise ValueError(f"opens_on: expected one of {', '.join(names)}, found {opens_on!r}")
         self.name = widgets.Dropdown(options=names, value=opens_on or names[0],
                                      description="drawn by")
-        self.walk = widgets.FloatSlider(0, min=0, max=1, step=0.02, description="walk")
+        self.walk = widgets.FloatSlider(max=1, step=0.02, description="walk")
         self._observe(self._draw, self.name, self.walk)
         self._lay_out(self.name, self.walk, self.resample)
 
-    def draw_new(self):
-        """Draw between new noises."""
+    def _draw_new(self):
         noise = torch.rand(2, GRID, self.noise_size, generator=self.random, dtype=torch.float32)
         self.ends = 2 * noise - 1  # (2, N, Z)
         self._draw()
 
     def _draw(self):
         noise = torch.lerp(*self.ends, self.walk.value)
-        self.image.value = png(generate(self.generators[self.name.value], noise, low=-1))
+        self._put(generate(self.generators[self.name.value], noise, low=-1))

@@ -1,6 +1,7 @@
 """A notebook as a page: one HTML file that shows everything, formulas too, without a network."""
 
 import re
+from functools import partialmethod
 
 from jinja2 import pass_context
 from nbconvert import HTMLExporter
@@ -23,7 +24,8 @@ SIGN = r"(?<=&#x0003D;</mo>)<mo>(?=&#x02212;)", '<mo form="prefix">'  # = -x
 
 def page_of(notebook):
     """The HTML of a notebook, and the sentence that says why formulas stay TeX in it, or None."""
-    renderer = Renderer()
+    renderer = Renderer(escape=False)
+    renderer.reasons = {}  # in their order, each once
     markdown = MarkdownWithMath(renderer)
     getattr(markdown.inline, "specification", {})["inline_math_tex"] = FORMULA
 
@@ -41,24 +43,7 @@ def page_of(notebook):
 class Renderer(IPythonRenderer):
     """Markdown to HTML with MathML; `reasons` are those for which a formula stayed TeX."""
 
-    def __init__(self):
-        super().__init__(escape=False)
-        self.reasons = {}  # in their order, each once
-
-    def inline_math(self, body):
-        """A formula within a line."""
-        return self._mathml(body, "inline") or super().inline_math(body)
-
-    def block_math(self, body):
-        """A formula on lines of its own."""
-        return self._mathml(body, "block") or super().block_math(body)
-
-    def latex_environment(self, name, body):
-        """A formula between begin and end."""
-        tex = f"\\begin{{{name}}}{body}\\end{{{name}}}"
-        return self._mathml(tex, "block") or self.escape_html(tex)
-
-    def _mathml(self, tex, display):
+    def _formula(self, mark, display, tex):
         try:
             from latex2mathml.converter import convert
 
@@ -70,4 +55,11 @@ class Renderer(IPythonRenderer):
             self.reasons["latex2mathml is not installed"] = True
         except Exception:  # of many classes: whatever a formula made it stumble over
             self.reasons[f"latex2mathml cannot read ${tex}$"] = True
-        return None
+        return f"{mark}{self.escape_html(tex)}{mark}"
+
+    inline_math = partialmethod(_formula, "$", "inline")
+    block_math = partialmethod(_formula, "$$", "block")
+
+    def latex_environment(self, name, body):
+        """A formula between begin and end."""
+        return self._formula("", "block", f"\\begin{{{name}}}{body}\\end{{{name}}}")

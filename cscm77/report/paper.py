@@ -1,17 +1,13 @@
 """The four-page report: report.typ, set in type by typst from the results of a run.
 
-The template reads metrics.json and print/ of the results, and comparison.json and study.json of the
-long commands, and looks every number up there; one that is missing stops it with its name. The size
-of type is the largest that leaves four pages, so that other numbers, and sentences that come and go
-with them, change no layout.
+The template looks every number up in metrics.json, comparison.json and study.json, and names one
+that is missing. The size of type is the largest that leaves four pages.
 """
 
 import argparse
 import json
 import re
 import sys
-from importlib import import_module
-from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -32,14 +28,7 @@ class ReportError(Exception):
 
 
 def make_report(results, studies=STUDIES):
-    """The report as the bytes of a PDF; a `ReportError` says why there is none.
-
-    Args:
-        results: the folder of a run, with metrics.json and print/.
-        studies: the folder of comparison.json and study.json.
-    """
-    if find_spec("typst") is None:
-        raise ReportError("typst is missing; the report needs it: pip install typst")
+    """The bytes of a PDF, from the folders of results and studies; else a `ReportError`."""
     files = [ROOM / "report.typ", ROOM / "references.bib", Path(results) / "metrics.json",
              Path(studies) / "comparison.json", Path(studies) / "study.json"]
     with TemporaryDirectory() as folder:  # typst reads what lies in one folder
@@ -48,7 +37,11 @@ def make_report(results, studies=STUDIES):
             copy.parent.mkdir(exist_ok=True)
             copy.write_bytes(_read(path))
         main = Path(folder, "report.typ")
-        return _ask_typst("compile", main, _largest_size(main))
+        for size in TYPE_SIZES:
+            pages = json.loads(_ask_typst("query", main, size, "<pages>", field="value", one=True))
+            if pages == PAGES:
+                return _ask_typst("compile", main, size)
+    raise ReportError(f"report.typ: expected {PAGES} pages, found {pages} in {size} point type")
 
 
 def _read(path):
@@ -58,35 +51,21 @@ def _read(path):
         if path.suffix == ".json":
             json.loads(data)
         return data
-    except FileNotFoundError:
-        raise ReportError(f"{path.name}: expected it in {path.parent}, found no such file"
+    except OSError as error:
+        raise ReportError(f"{path.name}: expected it in {path.parent}, found: {reason_of(error)}"
                           f"; {MAKERS.get(path.name, 'the package')} makes it") from None
     except ValueError as error:
         raise ReportError(f"{path.name}: expected JSON, found a damaged file ({error})") from None
-    except OSError as error:
-        raise ReportError(f"{path.name} was not read: {reason_of(error)}") from None
-
-
-def _largest_size(main):
-    """The largest size of type with which the report has its four pages."""
-    for size in TYPE_SIZES:
-        pages = _pages(main, size)
-        if pages <= PAGES:
-            break
-    if pages != PAGES:
-        raise ReportError(f"report.typ: expected {PAGES} pages, found {pages} in {size} point type")
-    return size
-
-
-def _pages(main, size):
-    return json.loads(_ask_typst("query", main, size, "<pages>", field="value", one=True))
 
 
 def _ask_typst(function, main, size, *arguments, **options):
-    typst = import_module("typst")
     try:
+        import typst
+
         return getattr(typst, function)(main, *arguments, sys_inputs={"size": str(size)},
                                         ignore_system_fonts=True, **options)
+    except ImportError:
+        raise ReportError("typst is missing; the report needs it: pip install typst") from None
     except RuntimeError as error:
         reason = str(error).partition("panicked with: ")[2] or f"report.typ: {error}"
         absent = re.search(r"file not found \(searched at .*?(print/[^)]+)\)", reason)
@@ -94,17 +73,13 @@ def _ask_typst(function, main, size, *arguments, **options):
                           if absent else reason) from None
 
 
-def write_report(results, path=None):
-    """Write the report of a folder of results as `path`, and print where it is, or why not.
-
-    Returns an exit status; where the report cannot be made, an earlier one stays as it was.
-    """
-    path = Path(path or Path(results) / "report.pdf")
+def write_report(results, output=None):
+    """Write the report of a folder of results, print where it is or why not; an exit status."""
+    path = Path(output or Path(results) / "report.pdf")
     try:
         write_whole(path, make_report(results))
     except (ReportError, OSError) as error:
-        reason = reason_of(error) if isinstance(error, OSError) else error
-        print(f"{path.name} was not written: {reason}", file=sys.stderr)
+        print(f"{path.name} was not written: {reason_of(error)}", file=sys.stderr)
         return 1
     print(f"The report is {path}")
     return 0
@@ -112,16 +87,9 @@ def write_report(results, path=None):
 
 def parse(arguments=None):
     """Read the command line."""
-    parser = argparse.ArgumentParser(prog="python -m cscm77.report",
-                                     description=__doc__.partition("\n")[0])
+    parser = argparse.ArgumentParser("python -m cscm77.report", description=__doc__.split("\n")[0])
     parser.add_argument("results", nargs="?", type=Path, default=RESULTS, metavar="DIR",
                         help="the folder of a run's results (results/ beside the notebooks)")
     parser.add_argument("--output", type=Path, metavar="FILE.pdf",
                         help="where the report goes (report.pdf in that folder)")
     return parser.parse_args(arguments)
-
-
-def main(arguments=None):
-    """Run the command line; returns the exit status."""
-    options = parse(arguments)
-    return write_report(options.results, options.output)

@@ -1,9 +1,7 @@
 """Pictures of digits and of training: every grid of digits is drawn as one image.
 
-Every draw_ and plot_ function returns a new matplotlib figure. It takes tensors on any device, with
-or without gradient, arrays and lists. A title says what is shown: model, data, number of images,
-seed; it is drawn as it is given, so that a dollar sign begins no formula.
-
+Every draw_ and plot_ function returns a new figure, and takes tensors on any device, with or
+without gradient, arrays and lists. A dollar sign in a title begins no formula.
 Axes: N images, of any shape (N, ...) with a square number of pixels each.
 """
 
@@ -24,14 +22,12 @@ from cscm77.measure.latents import measuring
 from cscm77.utils import device_of, dtype_of, in_notebook
 
 INCHES_PER_DIGIT, SMALL, TINY = 0.6, 0.42, 0.3  # the more rows a grid has, the smaller its digits
-FRAME = 200  # milliseconds that a moment of an animation is seen
 GAP = 2  # pixels between digits
 THRESHOLD = 120  # nats per image: what the coursework asks a VAE to reach
-COLOURS = (  # Okabe and Ito's, for the colour-blind
-    "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
-LINES = ("-", "--", ":", "-.", "-", "--")  # so that print without colour tells them apart too
-
-text_as_given = plt.rc_context({"text.parse_math": False, "axes.titlesize": 10})  # a decorator
+# Okabe and Ito's, for the colour-blind; lines tell them apart in print without colour, too
+COLOURS = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"
+LINES = "-", "--", ":", "-.", "-", "--"
+text_as_given = plt.rc_context({"text.parse_math": False})  # a decorator of what makes texts
 
 
 def _numbers(values):
@@ -41,9 +37,6 @@ def _numbers(values):
     if isinstance(values, (list, tuple)) and any(isinstance(v, torch.Tensor) for v in values):
         return torch.stack([_numbers(value) for value in values])
     return torch.tensor(np.asarray(values))  # numpy keeps Python's floats in double precision
-
-
-# ---------------------------------------------------------------- digits
 
 
 def tile(images, columns=None):
@@ -65,7 +58,7 @@ def tile(images, columns=None):
 def draw_digits(images, columns=None, title=None, labels=(), inches=None):
     """Draw images as a grid, as `tile` takes them, in a new figure, which stays the current one.
 
-    Labels, where there are any, name the rows, to their left; `inches` is the size of a digit.
+    Labels name the rows, to their left; `inches` is the size of a digit.
     """
     grid, inches = tile(images, columns), inches or (INCHES_PER_DIGIT if columns else SMALL)
     height, width = (inches * length / (28 + GAP) for length in grid.shape)
@@ -90,8 +83,7 @@ def _wrapped(title, width, fontsize):
 def draw_strip(strip, title, columns=12):
     """Draw what fixed inputs became during a training: a row for each, time from left to right.
 
-    The strip is (moments, samples, 784), not without moments; those shown are evenly spaced, the
-    first and the last among them.
+    The strip is (moments, samples, 784), of which so many moments are shown, first and last too.
     """
     strip = _moments(strip)
     shown = torch.linspace(0, len(strip) - 1, min(columns, len(strip))).round().long()
@@ -100,16 +92,12 @@ def draw_strip(strip, title, columns=12):
 
 def _moments(strip):
     if strip is None or len(strip) == 0:
-        raise ValueError("strip: expected (moments, samples, 784) of a training of one epoch or "
-                         f"more, found {'none' if strip is None else 'no moments'}")
+        raise ValueError("strip: expected (moments, samples, 784) of one epoch or more, found none")
     return _numbers(strip)
 
 
 def interpolate(start, end, steps):
-    """Points on the straight lines between pairs of latents, (S, Z) each, ends included.
-
-    They are (S * steps, Z), line by line, with at least 2 steps on each.
-    """
+    """Points between pairs of latents, (S, Z) each, ends included: (S * steps, Z), line by line."""
     if start.shape != end.shape:
         raise ValueError("expected start and end of one shape, "
                          f"found {tuple(start.shape)} and {tuple(end.shape)}")
@@ -118,63 +106,54 @@ def interpolate(start, end, steps):
     return torch.lerp(start.unsqueeze(1), end.unsqueeze(1), w).flatten(0, 1)
 
 
-# ---------------------------------------------------------------- curves and charts
-
-
-def _panels(number, title, width, height=2.8):
+@text_as_given
+def _panels(names, title, width, height=2.8):
     """A figure with a row of panels in the one style of this package."""
-    fig, axes = plt.subplots(1, number, figsize=(width, height), layout="constrained",
-                             squeeze=False)
+    fig, (axes,) = plt.subplots(1, len(names), figsize=(width, height), layout="constrained",
+                                squeeze=False)
     fig.suptitle(_wrapped(title, width, fontsize=10), fontsize=10)
-    for ax in axes[0]:
+    for ax, name in zip(axes, names, strict=True):
+        ax.set_title(name, fontsize=10)
         ax.set_prop_cycle(color=COLOURS, linestyle=LINES)
         ax.spines[["top", "right"]].set_visible(False)
-    return fig, axes[0]
+    return fig, axes
 
 
+@text_as_given
 def _legend(ax, columns, fontsize=8):
     """A legend below the name of the x axis, where it covers nothing."""
     ax.legend(fontsize=fontsize, ncols=columns, frameon=False, borderaxespad=4.5,
               loc="upper center", bbox_to_anchor=(0.5, 0))
 
 
-@text_as_given
-def _curves(panels, title, xlabel, ylabel, fontsize=8):
-    """Lines with a legend, panel by panel: {title of a panel: {name of a line: (x, y)}}."""
-    fig, axes = _panels(len(panels), title, 3.4 * len(panels))
-    for ax, (name, lines) in zip(axes, panels.items(), strict=True):
-        for label, (x, y) in lines.items():
-            ax.plot(x, _numbers(y).tolist(), label=label)
-        ax.set(title=name, xlabel=xlabel, ylabel=ylabel)
+def _curves(panels, title, xlabel, ylabel, first=0, window=1, fontsize=8):
+    """Lines, {title of a panel: {label: values}}: at x the mean of the window that ends there."""
+    fig, axes = _panels(panels, title, 3.4 * len(panels))
+    for ax, lines in zip(axes, panels.values(), strict=True):
+        for label, values in lines.items():
+            values = _numbers(values).double()
+            means = values.unfold(0, min(window, len(values)), 1).mean(dim=1)
+            x = range(first, first + len(values))
+            ax.plot(x[-len(means):], means.tolist(), label=label)
+        ax.set(xlabel=xlabel, ylabel=ylabel)
         _legend(ax, 3, fontsize)
     return fig
 
 
-def _smooth(values, window):
-    """Steps, from the first with a full window on, and the mean of the window that ends at each."""
-    values = _numbers(values).double()
-    means = values.unfold(0, min(window, len(values)), 1).mean(dim=1)
-    return range(len(values) - len(means), len(values)), means
-
-
-@text_as_given
 def plot_vae_training(epochs, title):
     """Draw a VAE's loss and its two parts by epoch, of what `train_vae` returned for each."""
-    def plot(ax, part, marker, label):
+    parts = {"loss (negative ELBO)": "loss", "reconstruction (training)": "reconstruction",
+             "KL (training)": "kl"}
+    fig, axes = _panels(parts, title, 10)
+    lines = [(ax, part, "o", "training") for ax, part in zip(axes, parts.values(), strict=True)]
+    if all(e.val_loss is not None for e in epochs):
+        lines.append((axes[0], "val_loss", "s", "validation"))
+    for ax, part, marker, label in lines:
         values = _numbers([getattr(e, part) for e in epochs]).tolist()
         ax.plot([e.epoch + 1 for e in epochs], values, marker=marker, label=label)
-
-    titles = {"loss": "loss (negative ELBO)", "reconstruction": "reconstruction (training)",
-              "kl": "KL (training)"}
-    fig, axes = _panels(3, title, 10)
-    for ax, (part, name) in zip(axes, titles.items(), strict=True):
-        plot(ax, part, "o", "training")
-        ax.set(title=name, xlabel="epoch")
+        ax.set_xlabel("epoch")
         ax.xaxis.get_major_locator().set_params(integer=True)
-    ax = axes[0]
-    if all(e.val_loss is not None for e in epochs):
-        plot(ax, "val_loss", "s", "validation")
-    ax.axhline(THRESHOLD, color="gray", linestyle=":", label=f"asked for: below {THRESHOLD}")
+    axes[0].axhline(THRESHOLD, color="gray", linestyle=":", label=f"asked for: below {THRESHOLD}")
     axes[0].set_ylabel("nats per image")
     _legend(axes[0], 3)
     return fig
@@ -182,17 +161,15 @@ def plot_vae_training(epochs, title):
 
 def plot_gan_training(histories, title, window=100):
     """Draw the losses of D and G by step, means of `window`: {name: what `run_a_gan` returned}."""
-    return _curves({name: {"D": _smooth(history.d_loss, window),
-                           "G": _smooth(history.g_loss, window)}
-                    for name, history in histories.items()}, title, "step", "loss")
+    return _curves({name: {"D": history.d_loss, "G": history.g_loss}
+                    for name, history in histories.items()}, title, "step", "loss", window=window)
 
 
 def plot_probabilities(histories, title, window=100):
     """Draw D's mean probability for real and for generated images, as `plot_gan_training` does."""
-    fig = _curves({name: {"D(x)": _smooth(history.d_real, window),
-                          "D(G(z))": _smooth(history.d_fake, window)}
+    fig = _curves({name: {"D(x)": history.d_real, "D(G(z))": history.d_fake}
                    for name, history in histories.items()},
-                  title, "step", "probability of being real")
+                  title, "step", "probability of being real", window=window)
     for ax in fig.axes:
         ax.axhline(0.5, color="gray", linewidth=0.8)
         ax.set_ylim(0, 1)
@@ -201,69 +178,60 @@ def plot_probabilities(histories, title, window=100):
 
 def plot_choices(curves, title):
     """Draw validation losses, {choice: {what was chosen: loss of each epoch}}: a panel a choice."""
-    return _curves({choice: {chosen: (range(1, len(losses) + 1), losses)
-                             for chosen, losses in lines.items()}
-                    for choice, lines in curves.items()},
-                   title, "epoch", "validation loss, nats per image", fontsize=7)
+    return _curves(curves, title, "epoch", "validation loss, nats per image", first=1, fontsize=7)
 
 
-@text_as_given
 def plot_kl_of_latents(kl, title):
     """Draw the KL of each latent, (Z,) in nats per image, as bars, the largest first."""
     heights, order = _numbers(kl).sort(descending=True)
-    fig, (ax,) = _panels(1, title, 6, 2.3)
+    fig, (ax,) = _panels([""], title, 6, 2.3)
     ax.bar([str(latent) for latent in order.tolist()], heights.tolist(), color=COLOURS[0])
     ax.set(xlabel="latent", ylabel="KL, nats per image")
     return fig
 
 
 def layers_of(network, inputs):
-    """The stages of a network of layers, from so many numbers on: [(names, shape, parameters)].
-
-    A layer without a weight matrix that keeps the shape stands with the one before it.
-    """
+    """The stages of a network of layers, from so many numbers on: [(names, shape, parameters)]."""
     x = torch.zeros(1, inputs, device=device_of(network), dtype=dtype_of(network))
     stages = [("input", (inputs,), 0)]
     with measuring(network):
         for layer in network:
             x, name, weights = layer(x), type(layer).__name__, list(layer.parameters())
             shape, number = tuple(x.shape[1:]), sum(p.numel() for p in weights)
-            if shape == stages[-1][1] and not any(p.ndim > 1 for p in weights):
+            if shape == stages[-1][1] and not any(p.ndim > 1 for p in weights):  # is no new stage
                 names, _, before = stages.pop()
                 name, number = f"{names}, {name}", before + number
             stages.append((name, shape, number))
     return stages
 
 
-@text_as_given
 def plot_networks(parts, title):
     """Draw networks from their layers, {name: (network, inputs)}: a bar as long as log(outputs)."""
     stages = {name: layers_of(*part) for name, part in parts.items()}
     rows = max(map(len, stages.values()))
-    fig, axes = _panels(len(parts), title, 10, 0.8 + 0.24 * rows)
+    fig, axes = _panels(parts, title, 10, 0.8 + 0.24 * rows)
     for ax, (name, layers) in zip(axes, stages.items(), strict=True):
         names, shapes, numbers = zip(*layers, strict=True)
+        ax.title.set_text(f"{name}: {sum(numbers):,} parameters")
         ax.barh(range(len(layers)), [math.log(1 + math.prod(shape)) for shape in shapes],
                 color=COLOURS[5])
         for row, (shape, number) in enumerate(zip(shapes, numbers, strict=True)):
             told = f"   {number:,} parameters" * (number > 0)
             ax.text(0.1, row, " x ".join(map(str, shape)) + told, fontsize=7, va="center")
-        ax.set(title=f"{name}: {sum(numbers):,} parameters", xticks=[], ylim=(rows - 0.4, -0.6))
+        ax.set(xticks=[], ylim=(rows - 0.4, -0.6))
         ax.set_yticks(range(len(layers)), names, fontsize=7)
         ax.spines["bottom"].set_visible(False)
     return fig
 
 
-@text_as_given
 def plot_class_counts(counts, title):
     """Draw how many samples of each digit there are, {name: (C,)}, beside equal shares."""
-    fig, (ax,) = _panels(1, title, 8, 2.6)
+    fig, (ax,) = _panels([""], title, 8, 2.6)
     width = 0.8 / len(counts)
     for place, (name, numbers) in enumerate(counts.items()):
-        numbers = _numbers(numbers).double()
-        digits = range(len(numbers))
-        ax.bar([digit - 0.4 + (place + 0.5) * width for digit in digits],
-               (100 * numbers / numbers.sum().clamp(min=1)).tolist(),
+        numbers = _numbers(numbers).double().numpy()
+        digits = np.arange(len(numbers))
+        ax.bar(digits - 0.4 + (place + 0.5) * width, 100 * numbers / max(1, numbers.sum()),
                width, label=name, color=COLOURS[place % len(COLOURS)])
     ax.axhline(100 / len(digits), color="black", linestyle=":", linewidth=1, label="equal shares")
     ax.set(xticks=digits, xlabel="digit, as the judge reads it", ylabel="% of the samples")
@@ -271,28 +239,24 @@ def plot_class_counts(counts, title):
     return fig
 
 
-@text_as_given
 def plot_confusion(matrix, title):
     """Draw a confusion matrix (C, C) with its numbers: rows asked for, columns recognised."""
-    fig, (ax,) = _panels(1, title, 5, 4.2)
+    fig, (ax,) = _panels([""], title, 5, 4.2)
     matrix = _numbers(matrix)
     shares = matrix / matrix.sum(dim=1, keepdim=True).clamp(min=1)
     ax.imshow(shares.numpy(), cmap="gray_r", vmin=0, vmax=1)
-    for asked, row in enumerate(matrix.tolist()):
-        for recognised, count in enumerate(row):
-            dark = shares[asked, recognised] > 0.5
-            ax.text(recognised, asked, f"{count:,}" if count else "", ha="center", va="center",
-                    fontsize=8, color="white" if dark else "black")
+    for (asked, recognised), count in np.ndenumerate(matrix.numpy()):
+        ax.text(recognised, asked, f"{count:,}" if count else "", ha="center", va="center",
+                fontsize=8, color="white" if shares[asked, recognised] > 0.5 else "black")
     digits = range(len(matrix))
     ax.set(xticks=digits, yticks=digits, xlabel="digit recognised", ylabel="digit asked for")
     return fig
 
 
-@text_as_given
 def plot_latent_map(points, labels, title):
     """Draw points (N, 2), coloured by their digit (N,), its number at the middle of its points."""
     points, labels = _numbers(points).double(), _numbers(labels)
-    fig, (ax,) = _panels(1, title, 6, 4)
+    fig, (ax,) = _panels([""], title, 6, 4)
     ax.scatter(*points.T.numpy(), c=labels.numpy(), cmap="tab10", vmin=0, vmax=9, s=4, linewidths=0)
     for digit in labels.unique().tolist():
         x, y = points[labels == digit].median(dim=0).values.tolist()
@@ -301,9 +265,6 @@ def plot_latent_map(points, labels, title):
                       "linewidth": 0})
     ax.set(xticks=[], yticks=[], xlabel="first direction", ylabel="second direction")
     return fig
-
-
-# ---------------------------------------------------------------- on the page and on disk
 
 
 class GrowingRows:
@@ -342,25 +303,19 @@ def figure_bytes(fig, ending, dpi=None):
 
 
 def save_picture(fig, path):
-    """Save a figure, making its folder; where that fails, say why, and lose nothing else.
-
-    The ending of the path names the format; without one it gets ".png".
-    """
+    """Save a figure in the format of the path's ending, else as PNG; where that fails, say why."""
     path = Path(path) if Path(path).suffix else Path(f"{path}.png")
     _save("picture", path, lambda: figure_bytes(fig, path.suffix[1:]))
 
 
 def save_animation(strip, path, columns=5):
-    """Save what fixed inputs became during a training as a moving GIF; where that fails, say why.
-
-    The strip is (moments, samples, 784), in any range; without moments it is refused.
-    """
+    """Save a strip, as `draw_strip` takes it, as a moving GIF; where that fails, say why."""
     strip = _moments(strip).float()
     low, high = strip.min(), strip.max()
     grids = [255 * tile((moment - low) / (high - low or 1), columns) for moment in strip]
     first, *others = (ImageOps.scale(Image.fromarray(grid.astype("uint8")), 2) for grid in grids)
     gif = io.BytesIO()
-    first.save(gif, format="GIF", save_all=True, append_images=others, duration=FRAME, loop=0)
+    first.save(gif, format="GIF", save_all=True, append_images=others, duration=200, loop=0)  # ms
     _save("animation", Path(path), gif.getvalue)
 
 

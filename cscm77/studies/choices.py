@@ -74,9 +74,8 @@ TRIALS = (
 )
 AVERAGES = {f"{decay}, every {f'{every} steps' if every > 1 else 'step'}": (decay, every)
             for every in (1, 8) for decay in (0.98, 0.99, 0.995, 0.998)}
-# Test images are for final numbers: a choice made on them would flatter itself. The tables that are
-# there for choosing hold validation losses; the precision is no choice to be made by loss, it is to
-# be shown that it changes none.
+# Test images are for final numbers: a choice made on them would flatter itself. The precision is no
+# choice to be made by loss: it is to be shown that it changes none.
 TESTED, AVERAGING = "precision", "averaging"
 STUDY = results_file.Study(
     "python -m cscm77.studies.choices", __doc__.partition("\n")[0], minutes=45,
@@ -150,9 +149,6 @@ def initialise(model, init):
         nn.init.zeros_(output.weight)  # every pixel begins at 0.5
     elif init == "narrow_posterior":
         nn.init.constant_(model.logvar_layer.bias, -2)
-    elif init != "ours":
-        raise ValueError("init: expected ours, he_uniform, orthogonal, glorot, pytorch, "
-                         f"zero_output or narrow_posterior, found {init!r}")
 
 
 # ---------------------------------------------------------------- training
@@ -161,11 +157,10 @@ def initialise(model, init):
 def prepare(loaders, epochs):
     """What the results are made from, and the trainings, as `results_file.run_command` wants."""
     trainings, groups_of = {}, {}
-    judge = cache(lambda: judge_of(loaders, results_file.CHECKPOINTS))  # when a CVAE first asks
+    judge = cache(lambda: judge_of(loaders, results_file.CHECKPOINTS))  # when first asked for
     for trial in TRIALS:  # the same settings in two tables are one training
-        groups_of.setdefault(training_name(trial), set()).add(trial.group)
-    for trial in TRIALS:
         name = training_name(trial)
+        groups_of.setdefault(name, set()).add(trial.group)
         train = partial(train_trial, trial, loaders, epochs, judge, groups_of[name])
         trainings.setdefault(name, (f"{trial.group}: {trial.name}", train))
     return results_file.provenance_of(loaders, epochs), trainings
@@ -234,15 +229,14 @@ def study_table(group, path=STUDY.path):
         ValueError: there is no such group; others as `results_file.read_results` says.
     """
     made, rows = _made_and_rows(group, path)
-    split, table = {TESTED: ("test", _test_table), AVERAGING: ("validation", _averaging_table)}.get(
-        group, ("validation", _validation_table))
-    titles, lines = table(rows)
+    table = {TESTED: _test_table, AVERAGING: _averaging_table}.get(group, _validation_table)
+    measured, titles, lines = table(rows)
     first = made_from(made, [trial.seed for trial in rows])
     notes = [f"{trial.name}: {row['error']}" for trial, row in rows.items() if "error" in row]
     judged = {row["judge's accuracy"] for row in rows.values() if "judge's accuracy" in row}
     notes += [f"digits as asked for: of 10,000, read by a judge that reads {accuracy:.2%} of the "
               "test images right" for accuracy in sorted(judged)]
-    return Page(f"{first}; {split} -ELBO in nats per image", (group, titles, lines), *notes)
+    return Page(f"{first}; {measured} -ELBO in nats per image", (group, titles, lines), *notes)
 
 
 def study_made_from(path=STUDY.path):
@@ -275,14 +269,14 @@ def _validation_table(rows):
         titles += ["as asked for", "averaged, as asked"]
         for trial, row in rows.items():
             lines[trial.name] += [f"{accuracy:.2%}" for accuracy in row.get("accuracy", ())] or "--"
-    return titles, lines
+    return "validation", titles, lines
 
 
 def _averaging_table(rows):
     """The averages of each model: a column a model, a line a decay and rhythm."""
     columns = [{"last weights": row["val_losses"][-1], **row["averages"]} if "averages" in row
                else {} for row in rows.values()]
-    return [trial.name for trial in rows], {
+    return "validation", [trial.name for trial in rows], {
         name: [_two_places(column.get(name, math.nan)) for column in columns]
         for name in ("last weights", *AVERAGES)}
 
@@ -296,7 +290,7 @@ def _test_table(rows):
     for losses in columns.values():
         losses["mean"] = mean(losses.values())
     first, second = columns.values()
-    return [*columns, "difference"], {
+    return "test", [*columns, "difference"], {
         name: (_two_places(first[name]), _two_places(second[name]),
                _two_places(first[name] - second[name], "+")) for name in first}
 

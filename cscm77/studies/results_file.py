@@ -9,7 +9,6 @@ import argparse
 import io
 import json
 import os
-import re
 import sys
 from contextlib import redirect_stdout
 from pathlib import Path
@@ -26,7 +25,6 @@ from cscm77.utils import printable_output, processor_name, progress_bar
 EPOCHS, BATCH_SIZE, PIXELS = 10, 128, 784  # the coursework's
 CHECKPOINTS = Path(__file__).resolve().parents[2] / "results" / "checkpoints"  # of the judge
 MADE_FROM = {"data", "training images", "epochs"}  # what a table needs of the provenance
-SEED = re.compile(r", seed \d+$")  # what ends the names of trainings of one model
 
 
 class ResultsError(Exception):
@@ -91,11 +89,10 @@ def made_from(made, seeds):
 
 def _train_missing(study, options, provenance, trainings):
     """Do the trainings that the file of results lacks, and write the file after each."""
-    path, dropped = options.output, _trainings_named(options.again, trainings)
+    path = options.output
     results = {} if options.fresh else _kept_results(study, path, provenance)
-    if (options.fresh or dropped) and path.exists():
+    if options.fresh and path.exists():
         write_whole(beside(path, ".old"), path.read_bytes())
-    results = {name: row for name, row in results.items() if name not in dropped}
     remove_unfinished(path)
     _save(path, provenance, results)  # at once: nothing is trained for an unwritable place
     missing = [name for name in trainings if name not in results]
@@ -114,16 +111,6 @@ def _train_missing(study, options, provenance, trainings):
             summary = results[name].get("error") or study.summary(results[name])
             print(f"{number}/{len(trainings)} {title}: {summary}", flush=True)
             bar.update()
-
-
-def _trainings_named(names, trainings):
-    """Those of the trainings that bear one of the names, with or without their seed."""
-    without_seed = {training: SEED.sub("", training) for training in trainings}
-    for name in names:
-        if name not in (*without_seed, *without_seed.values()):
-            known = ", ".join(dict.fromkeys(without_seed.values()))
-            raise ResultsError(f"--again: expected one of {known}, found {name!r}")
-    return {training for training, model in without_seed.items() if {training, model} & {*names}}
 
 
 def _kept_results(study, path, provenance):
@@ -165,8 +152,7 @@ def run_command(study, prepare, tables, arguments=None):
         for table in tables(options.output):
             print(f"\n{table}")
 
-    # with them, what was trained anew would be dropped once more
-    without = " without --fresh" * options.fresh + " without --again" * bool(options.again)
+    without = " without --fresh" * options.fresh  # with it, all would begin anew once more
     return exit_status(run, f"what is finished is kept in {options.output}, and the same command"
                             f"{without} goes on from there")
 
@@ -193,12 +179,8 @@ def parse(study, arguments):
     add_number(parser, "--epochs", EPOCHS, 1, f"of each training ({EPOCHS})")
     parser.add_argument("--output", type=Path, default=study.path, metavar="FILE",
                         help=f"file of the results ({study.path.name} beside this module)")
-    anew = parser.add_mutually_exclusive_group()
-    anew.add_argument("--fresh", action="store_true",
-                      help="begin anew; the old file is kept with .old at its name")
-    anew.add_argument("--again", action="append", default=[], metavar="NAME",
-                      help="train NAME again, with all its seeds or with the one that it names; "
-                           "may be repeated; the old file is kept likewise")
+    parser.add_argument("--fresh", action="store_true",
+                        help="begin anew; the old file is kept with .old at its name")
     return parser.parse_args(arguments)
 
 

@@ -14,7 +14,7 @@ from cscm77.data import loaders, mnist
 def home(monkeypatch, tmp_path):
     """The folder of our own downloads; every test is cut off from the network."""
     monkeypatch.setenv("no_proxy", "127.0.0.1")
-    monkeypatch.setattr(mnist, "mirrors", list)
+    monkeypatch.setattr(mnist, "MIRRORS", ())
     monkeypatch.setattr(loaders, "MNIST_FOLDER", tmp_path / "MNIST_data")
     return tmp_path / "MNIST_data"
 
@@ -46,7 +46,7 @@ def serve(files, monkeypatch):
 
     def start(*faults):
         running.extend(mirror.Mirror(files, fault) for fault in faults)
-        monkeypatch.setattr(mnist, "mirrors", lambda: [server.url for server in running])
+        monkeypatch.setattr(mnist, "MIRRORS", [server.url for server in running])
         return running
 
     def impatient(url, most):  # with the servers that make us wait, and with those alone

@@ -1,9 +1,7 @@
 """cscm77/data/loaders.py: the batches, our data in other hands, what is refused, the stand-ins."""
 
-import errno
 import itertools
 import multiprocessing
-import os
 import random
 from pathlib import Path
 
@@ -11,7 +9,7 @@ import mirror
 import numpy
 import pytest
 import torch
-from tiny import NAMES, NOISE_TEST, NOISE_TRAIN, assert_is_mnist, failing, load, noise, place, tree
+from tiny import NAMES, NOISE_TEST, NOISE_TRAIN, assert_is_mnist, load, noise, place, tree
 from torch.utils.data import ConcatDataset, DataLoader, Subset, WeightedRandomSampler, random_split
 from torchvision.datasets import MNIST
 from torchvision.datasets.mnist import read_image_file, read_label_file
@@ -172,7 +170,7 @@ def test_a_worker_loads_our_data(digits, start, collate_fn):
     ("source", "cifar", "source: expected one of auto, mnist, strokes, found 'cifar'"),
     ("device", "gpu", "device: expected 'cpu', or 'cuda' where there is one, found 'gpu'"),
     ("device", "cuda:99", "device: expected 'cpu', or 'cuda' .*, found 'cuda:99'"),
-    *(("CSCM77_IMAGES", value, f"CSCM77_IMAGES: expected a positive whole number, found '{value}'")
+    *(("CSCM77_IMAGES", value, "CSCM77_IMAGES: expected a whole number of at least 1, found")
       for value in ("0", "-5", "many", "1.5")),
     ("CSCM77_IMAGES", "7", "batch_size: expected a whole number from 1 to 7, found 8"),
     ("CSCM77_SOURCE", "cifar", "CSCM77_SOURCE: expected one of auto, .*, found 'cifar'")])
@@ -284,7 +282,7 @@ def test_without_mnist_a_banner_and_stand_ins(files, strokes, home, serve, capsy
     assert_is_stand_in(load())
     said = capsys.readouterr()
     assert "THESE ARE STAND-IN DIGITS, NOT MNIST" in said.out and said.err == ""
-    assert all(f"{server.url}{TRAIN_IMAGES}.gz: expected" in said.out for server in servers)
+    assert all(f"{server.url}{TRAIN_IMAGES}.gz: " in said.out for server in servers)
     assert all(f"\n  {name}\n" in said.out for name in NAMES)
     assert str(home / "MNIST" / "raw") in said.out and 'source="mnist"' in said.out
     assert said.out.endswith("stand-in digits: 50 training, 10 validation and 25 test images "
@@ -302,18 +300,10 @@ def test_stand_ins_can_be_asked_for_and_are_drawn_once(files, strokes, home, cap
     assert torch.equal(read_label_file(kept / TRAIN_LABELS), labels)
 
 
-def kept_as(raw):
-    return lambda path: mnist.keep(path, raw)  # with the right md5
-
-
-@pytest.mark.parametrize("name, damage", [
-    *itertools.product(
-        [TRAIN_IMAGES, TEST_LABELS, f"{TRAIN_LABELS}.md5"],
-        [Path.unlink, lambda path: path.write_bytes(b""),
-         lambda path: path.write_bytes(bytes([path.read_bytes()[0] ^ 1]) + path.read_bytes()[1:])]),
-    *((TEST_LABELS, kept_as(raw)) for raw in (  # of another format
-        b"", b"\0\0\x08", b"\0\0\x08\x03", b"\0\0\x08\x00", b"\0\0\x09\x01\0\0\0\x01a",
-        b"\0\0\x08\x01\0\0\0\x02a", b"\0\0\x08\x01\0\0\0\x01ab", b"PK\x03\x04 a zip file"))])
+@pytest.mark.parametrize("name", [TRAIN_IMAGES, TEST_LABELS, f"{TRAIN_LABELS}.md5"])
+@pytest.mark.parametrize("damage", [
+    Path.unlink, lambda path: path.write_bytes(b""),
+    lambda path: path.write_bytes(bytes([path.read_bytes()[0] ^ 1]) + path.read_bytes()[1:])])
 def test_damaged_stand_ins_are_drawn_again(files, strokes, home, name, damage):
     load(source="strokes")
     path = home / data.STROKES_FOLDER / name
@@ -324,10 +314,7 @@ def test_damaged_stand_ins_are_drawn_again(files, strokes, home, name, damage):
     assert len(strokes) == 2 and path.read_bytes() == good
 
 
-@pytest.mark.parametrize("function", ["replace", "fsync"])
-def test_stand_ins_that_cannot_be_kept_stay_in_memory(
-        files, strokes, home, monkeypatch, capsys, function):
-    monkeypatch.setattr(os, function, failing(errno.ENOSPC))
+def test_stand_ins_that_cannot_be_kept_stay_in_memory(files, strokes, home, capsys, full_disk):
     assert_is_stand_in(load())
     kept = home / data.STROKES_FOLDER
     assert f"They cannot be kept in {kept} (No space left on device)" in capsys.readouterr().out

@@ -21,7 +21,7 @@ from cscm77.data import mnist
 from cscm77.data.mnist import MNISTUnavailable
 
 TRAIN_IMAGES, TRAIN_LABELS, TEST_IMAGES, TEST_LABELS = NAMES
-OUR_FILES = sorted(f"MNIST/raw/{name}{end}" for name in NAMES for end in ("", ".md5"))
+OUR_FILES = sorted(f"MNIST/raw/{name}" for name in NAMES)
 FIRST_LINE = "MNIST: 50 training, 10 validation and 25 test images on cpu, from"
 
 
@@ -44,7 +44,7 @@ def test_files_may_lie_in_several_layouts_and_forms_whatever_their_names_say(
     place({TRAIN_IMAGES: files[TRAIN_IMAGES]}, tmp_path / "MNIST" / "raw")
     place({TRAIN_LABELS: files[TRAIN_LABELS]}, tmp_path / "raw", gz=True)
     place({f"{TEST_IMAGES}.gz": files[TEST_IMAGES]}, tmp_path)  # not zipped
-    place({TEST_LABELS: gzip.compress(files[TEST_LABELS])}, tmp_path / "raw")
+    place({"t10k-labels.idx1-ubyte": gzip.compress(files[TEST_LABELS])}, tmp_path / "raw")
     assert_is_mnist(load(root=tmp_path))
     assert capsys.readouterr().out == f"{FIRST_LINE} the root argument\n"
 
@@ -61,34 +61,14 @@ def test_the_argument_goes_before_mnist_dir_and_that_before_mnist_data(
     assert origins == ["MNIST_data", "MNIST_DIR", "the root argument"]
 
 
-@pytest.mark.parametrize("made", [True, False])
-def test_an_mnist_dir_without_the_files_is_said(files, tmp_path, home, monkeypatch, capsys, made):
+def test_an_mnist_dir_without_the_files_is_said(files, tmp_path, home, monkeypatch, capsys):
     folder = tmp_path / "mistyped"
     monkeypatch.setenv("MNIST_DIR", str(folder))
-    if made:
-        folder.mkdir()
     place(files, home)
     assert_is_mnist(load())
-    remark = "" if made else f" ({folder}: there is no such folder)"
-    assert capsys.readouterr().out.startswith(
-        f"MNIST_DIR lacks 4 of the 4 files of MNIST{remark}; those come from elsewhere.\n")
+    assert f"MNIST_DIR ({folder}) lacks 4 of the 4 files of MNIST.\n" in capsys.readouterr().out
     (home / TEST_IMAGES).unlink()
-    assert (f"{folder}: there is no such folder" in why_not()) is not made
-
-
-@pytest.mark.parametrize("found", [
-    "train-images.idx3-ubyte", "train-images.idx3-ubyte.gz", "Train-Images-idx3-ubyte",
-    "train_images_idx3_ubyte"])
-def test_a_file_under_nearly_the_right_name_is_named(files, tmp_path, serve, capsys, found):
-    place({**files, found: files[TRAIN_IMAGES]}, tmp_path)
-    (tmp_path / TRAIN_IMAGES).unlink()
-    words = f"{tmp_path / found}: expected the name {TRAIN_IMAGES}, found {found}"
-    assert words in why_not(root=tmp_path)
-    serve(None)
-    assert_is_mnist(load(root=tmp_path))
-    assert f"Not used: {words}\n" in capsys.readouterr().out
-    assert_is_mnist(load(root=tmp_path))
-    assert "Not used" not in capsys.readouterr().out
+    assert f"{folder}: no such folder" in why_not()
 
 
 def one_bit_flipped(raw):
@@ -96,25 +76,23 @@ def one_bit_flipped(raw):
 
 
 BROKEN = {  # of 68 bytes
-    "zero length": (lambda raw: b"", "found 0 bytes with md5 [0-9a-f]{32}$"),
-    "truncated": (lambda raw: raw[:30], "found 30 bytes with md5 [0-9a-f]{32}$"),
-    "one byte more": (lambda raw: raw + b"\0", "found 69 bytes with md5 [0-9a-f]{32}$"),
-    "one bit flipped": (one_bit_flipped, "found 68 bytes with md5 [0-9a-f]{32}$"),
-    "a web page": (lambda raw: mirror.PAGE, r"\(a web page\)$"),
-    "a zipped web page": (lambda raw: gzip.compress(mirror.PAGE), r"\(a web page\)$"),
-    "truncated gzip": (lambda raw: gzip.compress(raw)[:-20], r"unzip to it \(Compressed file end"),
-    "damaged gzip": (lambda raw: gzip.compress(raw)[:-8] + bytes(8), r"to it \(CRC check failed"),
-    "empty gzip": (lambda raw: gzip.compress(b""), "found 0 bytes with md5 [0-9a-f]{32}$"),
-    "gzip of far too much": (lambda raw: gzip.compress(raw + bytes(1 << 22)),
-                             r"does not unzip to it \(more than 68 bytes come out\)"),
-    "only the mark of gzip": (lambda raw: b"\x1f\x8b", "a gzip file of 2 bytes .* not unzip"),
+    "zero length": (lambda raw: b"", "0 bytes"),
+    "truncated": (lambda raw: raw[:30], "30 bytes"),
+    "one byte more": (lambda raw: raw + b"\0", "69 bytes"),
+    "one bit flipped": (one_bit_flipped, "68 bytes"),
+    "truncated gzip": (lambda raw: gzip.compress(raw)[:-20], "[0-9]+ bytes"),
+    "damaged gzip": (lambda raw: gzip.compress(raw)[:20] + bytes(80), "100 .*a damaged gzip file"),
+    "empty gzip": (lambda raw: gzip.compress(b""), "0 bytes"),
+    "gzip of far too much": (lambda raw: gzip.compress(raw + bytes(1 << 22)), "69 bytes"),
+    "only the mark of gzip": (lambda raw: b"\x1f\x8b", "0 bytes"),
 }
 
 
-@pytest.mark.parametrize("damage, words", BROKEN.values(), ids=BROKEN)
-def test_what_is_wrong_with_a_file_is_said(files, damage, words):
+@pytest.mark.parametrize("damage, found", BROKEN.values(), ids=BROKEN)
+def test_what_is_wrong_with_a_file_is_said(files, damage, found):
     want = mnist.FILES[1]
-    with pytest.raises(mnist.Unusable, match=f"^expected 68 bytes with md5 {want.md5}.*{words}"):
+    words = f"^expected 68 bytes with md5 {want.md5}, found {found}"
+    with pytest.raises(mnist.Unusable, match=words):
         mnist.checked(damage(files[want.name]), want)
 
 
@@ -155,24 +133,6 @@ def test_broken_files_in_every_layout_leave_the_good_one_in_memory(files, tmp_pa
         assert (tmp_path / layout / TEST_LABELS).read_bytes() == b"mine"
 
 
-def test_a_broken_download_of_ours_is_fetched_again(files, home, serve, monkeypatch):
-    good, = serve(None)
-    load()
-    ours, broken = home / "MNIST" / "raw" / TRAIN_IMAGES, files[TRAIN_IMAGES][:99]
-    ours.write_bytes(broken)
-    before = tree(home)
-    with monkeypatch.context() as without_mirrors:
-        without_mirrors.setattr(mnist, "mirrors", list)
-        assert re.search("expected 47,056 bytes .*found ", why_not())
-    assert tree(home) == before  # until there is a better one
-    assert_is_mnist(load())
-    assert good.asked == [f"{name}.gz" for name in (*NAMES, TRAIN_IMAGES)]
-    assert ours.read_bytes() == files[TRAIN_IMAGES]
-    aside, = ours.parent.glob("*.damaged-*")
-    assert aside.read_bytes() == broken
-    assert_torchvision_reads(home)
-
-
 def test_a_half_written_file_under_a_temporary_name_is_never_read(files, home, serve):
     halves = {f".{name}.1234.unfinished": raw[:50] for name, raw in files.items()}
     place(halves, home / "MNIST" / "raw")
@@ -205,8 +165,7 @@ def test_a_mirror_that_breaks_half_way_through_the_files_is_left_for_the_next(ho
 
     serve(breaks)
     why_not()
-    assert sorted(tree(home)) == sorted(f"MNIST/raw/{name}{end}" for name in NAMES[:2]
-                                        for end in ("", ".md5"))
+    assert sorted(tree(home)) == sorted(f"MNIST/raw/{name}" for name in NAMES[:2])
     good = serve(None)[-1]
     assert_is_mnist(load())
     assert good.asked == [f"{name}.gz" for name in NAMES[2:]]
@@ -222,10 +181,10 @@ def test_a_mirror_may_send_the_files_unzipped_and_a_root_argument_gets_them(
 
 
 @pytest.mark.parametrize("address, why", [
-    ("http://127.0.0.1:1/", "ConnectionRefusedError"), ("no address/", "unknown url type"),
+    ("http://127.0.0.1:1/", "URLError: .*refused"), ("no address/", "unknown url type"),
     ("ftp://127.0.0.1:1/", "refused"), ("http://127.0.0.1:x/", "port")])
 def test_an_address_where_no_server_is(files, monkeypatch, address, why):
-    monkeypatch.setattr(mnist, "mirrors", lambda: [address])
+    monkeypatch.setattr(mnist, "MIRRORS", [address])
     assert re.search(why, why_not())
 
 
@@ -235,7 +194,7 @@ def test_a_server_whose_certificate_nobody_signed_is_not_trusted(monkeypatch):
     pytest.importorskip("certifi")  # which a system without certificates borrows
     monkeypatch.setattr(mnist.ssl.SSLContext, "load_default_certs", lambda *_: None)
     assert mnist.ssl.create_default_context().cert_store_stats()["x509_ca"] == 0
-    context = mnist._certificates.__wrapped__()  # without its cache
+    context = mnist._certificates()
     assert context.cert_store_stats()["x509_ca"] > 0
     assert context.verify_mode.name == "CERT_REQUIRED"
 
@@ -247,13 +206,13 @@ def test_mnist_dir_is_searched_but_not_written(files, tmp_path, home, serve, mon
     good, = serve(None)
     assert_is_mnist(load())
     assert list(tree(shared)) == [TRAIN_IMAGES] and len(good.asked) == 3
-    assert "MNIST_DIR lacks 3 of the 4 files" in capsys.readouterr().out
-    assert len(tree(home / "MNIST" / "raw")) == 6
+    assert f"MNIST_DIR ({shared}) lacks 3 of the 4 files" in capsys.readouterr().out
+    assert len(tree(home / "MNIST" / "raw")) == 3
 
 
 @pytest.mark.parametrize("function, number, calls, kept", [
     ("replace", errno.EROFS, 0, []), ("fsync", errno.ENOSPC, 0, []),
-    ("fsync", errno.ENOSPC, 3, [TRAIN_IMAGES, f"{TRAIN_IMAGES}.md5", TRAIN_LABELS])])
+    ("fsync", errno.ENOSPC, 2, [TRAIN_IMAGES, TRAIN_LABELS])])
 def test_a_folder_that_cannot_be_written_leaves_mnist_in_memory_and_no_half_file(
         home, serve, monkeypatch, capsys, function, number, calls, kept):
     good, = serve(None)
@@ -284,7 +243,7 @@ from pathlib import Path
 from cscm77.data import mnist
 folder, address, table = json.loads(sys.argv[1])
 mnist.FILES = [mnist.DataFile(*row) for row in table]
-mnist.mirrors = lambda: [address]
+mnist.MIRRORS = [address]
 files, origin = mnist.read_mnist([("here", Path(folder))])
 assert [*map(len, files)] == [want.size for want in mnist.FILES] and origin == "here", origin
 """
@@ -297,8 +256,6 @@ def test_two_processes_may_fetch_at_once(home, serve):
         together.wait()
         mirror.send(handler, body)
 
-    for name in NAMES[:2]:
-        mnist.keep(home / "MNIST" / "raw" / name, b"a broken download")
     server, = serve(wait_for_the_other)
     task = json.dumps([str(home), server.url, mnist.FILES])
     command = [sys.executable, "-W", "error", "-c", CHILD, task]
@@ -307,13 +264,11 @@ def test_two_processes_may_fetch_at_once(home, serve):
     results = [(child.communicate()[1], child.returncode) for child in children]
     assert results == [(b"", 0)] * 2
     assert len(server.asked) == 8
-    assert sorted(name for name in tree(home) if "damaged" not in name) == OUR_FILES
+    assert sorted(tree(home)) == OUR_FILES
     assert_torchvision_reads(home)
 
 
 def test_the_list_of_mirrors(monkeypatch):
     monkeypatch.undo()
-    addresses = mnist.mirrors()
-    assert addresses[0] == MNIST.mirrors[0] and addresses[-1] == mnist.SECOND_HOST
-    assert not any("lecun" in address for address in addresses)
+    assert mnist.MIRRORS[0] == MNIST.mirrors[0]
     assert [f"{want.name}.gz" for want in mnist.FILES] == [name for name, _ in MNIST.resources]

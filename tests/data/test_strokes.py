@@ -65,14 +65,12 @@ def test_ink_matches_a_loop_over_pixels_and_points():
 
 def test_the_pen_line_runs_through_the_points_in_small_steps():
     table = strokes.pen_table()
-    way = torch.arange(len(table.digit))
-    line = strokes.spline(table, way, table.control)
-    for number, (_, _, *written) in enumerate(strokes.SHAPES):
-        step = (line[number, 1:] - line[number, :-1]).norm(dim=1)
+    lines = strokes.spline(table, torch.arange(len(table.digit)), table.control)
+    for line, (_, _, written) in zip(lines, strokes._read_shapes(), strict=True):
+        step = (line[1:] - line[:-1]).norm(dim=1)
         assert (step > 0.055).sum() <= len(written) - 1  # about a pixel, unless the pen is lifted
-        pairs = [point.split(",") for point in " ".join(written).split()]
-        points = torch.tensor([[float(x), float(y)] for x, y in pairs]) / 100 - 0.5
-        assert torch.cdist(points, line[number]).amin(1).max() < 0.03
+        points = torch.tensor(sum(written, [])) / 100 - 0.5
+        assert torch.cdist(points, line).amin(1).max() < 0.03
 
 
 @pytest.mark.parametrize("digit", range(10))

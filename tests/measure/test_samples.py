@@ -1,5 +1,8 @@
 """cscm77/measure/samples.py: measures against a formula, a loop or a case that is known."""
 
+import sys
+from importlib.machinery import BuiltinImporter
+
 import pytest
 import torch
 from torch import nn
@@ -19,9 +22,6 @@ def exactly(mean, covariance, number=400):
     x = x - x.mean(0)
     x = x @ torch.linalg.inv(torch.linalg.cholesky(x.T.cov())).T
     return x @ torch.linalg.cholesky(covariance).T + mean
-
-
-# ---------------------------------------------------------------- distances
 
 
 def test_frechet_distance_of_gaussians_whose_covariances_do_not_commute():
@@ -63,16 +63,6 @@ def test_kernel_distance_is_about_zero_for_sets_alike_and_the_same_at_every_call
     assert measures.kernel_distance(x, y) == (mean, sd)
 
 
-@pytest.mark.parametrize("distance", ["frechet_distance", "kernel_distance", "neighbourhoods"])
-def test_too_few_samples_nan_and_other_widths_are_refused(distance):
-    distance, x = getattr(measures, distance), torch.randn(20, 4).double()
-    for bad, message in ((x[:1], "expected at least . samples, found 1"),
-                         (x[:, :3], "features of one shape"), (x[0], "features of one shape"),
-                         (x / 0, "finite features, found nan or infinity")):
-        with pytest.raises(ValueError, match=f"fake: .*{message}"):
-            distance(x, bad)
-
-
 def test_neighbourhoods_equal_a_loop(monkeypatch):
     monkeypatch.setattr(measures, "CHUNK", 7)
     real, fake, k = torch.randn(60, 2).double(), torch.randn(50, 2).double() + 1, 5
@@ -93,26 +83,19 @@ def test_neighbourhoods_equal_a_loop(monkeypatch):
     assert found == pytest.approx((precision, recall, balls / k, coverage))
 
 
-# ---------------------------------------------------------------- classes
-
-
 def test_classifier_score_has_the_number_of_classes_as_its_ceiling():
     certain = torch.eye(10).double()
     for probabilities, score in ((certain, 10), (certain[:3], 3), (certain[[0, 0]], 1),
                                  (torch.full((4, 10), 0.1), 1)):
         assert measures.classifier_score(probabilities) == pytest.approx(score)
-    with pytest.raises(ValueError, match="at least one row"):
-        measures.classifier_score(certain[:0])
 
 
-def test_an_empty_class_is_counted_and_no_samples_are_refused():
+def test_an_empty_class_is_counted():
     counts = measures.class_counts(torch.tensor([1, 1, 9]))
     assert counts.tolist() == [0, 2, 0, 0, 0, 0, 0, 0, 0, 1]
     assert measures.distance_from_uniform(counts) == pytest.approx(0.8)
     assert measures.distance_from_uniform(torch.full((10,), 7)) == 0
     assert measures.distance_from_uniform(torch.tensor([5] + 9 * [0])) == pytest.approx(0.9)
-    with pytest.raises(ValueError, match="at least one sample"):
-        measures.distance_from_uniform(torch.zeros(10))
 
 
 def test_a_confusion_matrix_has_rows_of_digits_asked_for():
@@ -121,9 +104,6 @@ def test_a_confusion_matrix_has_rows_of_digits_asked_for():
     recognised[3] = 5
     matrix = measures.confusion_matrix(asked, recognised)
     assert matrix[3, 5] == 1 and matrix[5, 3] == 0 and matrix[3, 3] == 1 and matrix.sum() == 20
-    for wrong in (asked[:3], asked[:0]):
-        with pytest.raises(ValueError, match="as many digits recognised as asked for"):
-            measures.confusion_matrix(wrong, recognised)
 
 
 def test_the_three_worst_pairs_come_in_order():
@@ -132,9 +112,6 @@ def test_the_three_worst_pairs_come_in_order():
     assert measures.worst_pairs(matrix) == [(7, 2, 9), (4, 9, 5)]  # no pair that was never confused
     matrix[2, 7], matrix[0, 6] = 3, 1
     assert measures.worst_pairs(matrix) == [(7, 2, 9), (4, 9, 5), (2, 7, 3)]
-
-
-# ---------------------------------------------------------------- samples
 
 
 def test_generate_is_in_eval_mode_in_the_unit_range_and_the_same_in_any_batches(monkeypatch):
@@ -165,15 +142,15 @@ def test_digits_are_asked_for_one_by_one_from_the_same_latents_each_time():
 
 
 @pytest.mark.parametrize("wrap", [lambda model: model, nn.DataParallel])
-def test_a_model_of_other_classes_is_asked_in_its_own_precision(double_by_default, wrap):
-    model = wrap(CVAE(784, num_classes=26, hidden_dim=8))
+def test_a_model_is_asked_in_its_own_precision(double_by_default, wrap):
+    model = wrap(CVAE(784, hidden_dim=8))
     decoder = unwrapped(model).decoder
-    images, asked = measures.ask_for_digits(decoder, 15, each=2, num_classes=26)
-    assert asked.tolist() == sorted([*range(26)] * 2) and images.dtype == torch.float64
+    images, _ = measures.ask_for_digits(decoder, 15, each=2)
+    assert images.dtype == torch.float64
     with torch.autocast("cpu", torch.bfloat16):
-        assert torch.equal(measures.ask_for_digits(decoder, 15, each=2, num_classes=26)[0], images)
+        assert torch.equal(measures.ask_for_digits(decoder, 15, each=2)[0], images)
     assert 0 <= measures.conditional_accuracy(Judge(), model, each=2) <= 1
-    assert measures.generate(decoder, torch.zeros(3, 41).float()).dtype == torch.float64
+    assert measures.generate(decoder, torch.zeros(3, 25).float()).dtype == torch.float64
     with pytest.raises(ValueError, match="each: expected a whole number of at least 1, found 0"):
         measures.ask_for_digits(decoder, 15, each=0)
 
@@ -214,6 +191,9 @@ def test_quality_is_that_of_its_parts_whatever_is_held_at_a_time(monkeypatch):
     monkeypatch.setattr(measures, "CHUNK", 7)
     again = measures.measure_samples(fake, real)
     assert again.numbers() == pytest.approx(quality.numbers(), rel=1e-6)
+    few = reading(torch.randn(5, 6), torch.arange(5))
+    with pytest.raises(ValueError, match="to compare: expected .* of at least 6, found 5"):
+        measures.measure_samples(few, real)
 
 
 @pytest.mark.parametrize("real, fake, classes, word", [
@@ -226,24 +206,18 @@ def test_the_state_of_the_game(real, fake, classes, word):
         measures.state_of_the_game([], [], classes, steps=2)
 
 
-# ---------------------------------------------------------------- what measuring needs and leaves
-
-
-def test_without_torchmetrics_it_says_what_to_install_and_goes_on(monkeypatch, capsys):
-    monkeypatch.setattr(measures, "find_spec", lambda name: None)
-    x, labels = torch.randn(20, 4).double(), torch.arange(10)
-    for measure, values in ((measures.frechet_distance, x), (measures.kernel_distance, x),
-                            (measures.confusion_matrix, labels)):
-        with pytest.raises(measures.TorchmetricsMissing, match="pip install torchmetrics"):
-            measure(values, values)
+@pytest.mark.parametrize("measure", ["frechet_distance", "kernel_distance"])
+def test_without_torchmetrics_it_says_what_to_install_and_goes_on(measure, monkeypatch, capsys):
+    for name in [name for name in sys.modules if name.startswith("torchmetrics")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setattr(sys, "meta_path", [BuiltinImporter])  # which finds no package
+    x = torch.randn(20, 4)
     with measures.where_torchmetrics_is_installed():
-        measures.frechet_distance(x, x)
+        getattr(measures, measure)(x, x)
         pytest.fail("it went on within the block")
     assert "pip install torchmetrics" in capsys.readouterr().out
-    assert measures.neighbourhoods(x, x)[-1] == 1  # these need nothing
-    assert measures.classifier_score(torch.eye(10).double()) > 9
     with pytest.raises(ImportError, match="another"), measures.where_torchmetrics_is_installed():
-        raise ImportError("another")
+        import another  # noqa: F401
 
 
 def test_measuring_changes_no_weight_no_mode_and_no_random_number():

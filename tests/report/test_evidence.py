@@ -9,24 +9,11 @@ import pytest
 import torch
 
 from cscm77.report import evidence as module
-from cscm77.report.evidence import (
-    COLUMN,
-    PAGE,
-    PRINT_RESOLUTION,
-    PRINT_TYPE,
-    Evidence,
-    Page,
-    as_html,
-    as_markdown,
-    as_text,
-    contrast,
-    formatted,
-    gap,
-)
-from cscm77.report.pictures import draw_digits, figure_bytes, plot_confusion, plot_gan_training
+from cscm77.report.evidence import Evidence, Page, as_html, as_markdown, as_text, contrast, gap
+from cscm77.report.pictures import draw_digits, plot_confusion, plot_gan_training
 from cscm77.training.journal import GANHistory
 
-COLUMNS = {"-ELBO": ".2f", "images": ",", "note": ""}
+COLUMNS = {"-ELBO": ".2f", "images": ",", "right": ".0%", "note": ".1f"}
 
 
 def kept(folder):
@@ -43,23 +30,25 @@ def evidence(tmp_path):
 def test_a_table_is_printed_and_kept(tmp_path, capsys):
     evidence = Evidence(tmp_path / "results", "VAE", "MNIST, 55,000 training images, seed 0")
     evidence.table("elbo", "on 10,000 test images", COLUMNS,
-                   {"VAE": (torch.tensor(102.834), 10000, "a note"), "yardstick": (None, 5, None)})
+                   {"VAE": (torch.tensor(102.834), 10000, 0.5, "as is"),
+                    "yardstick": (None, 5, None, "")})
     assert capsys.readouterr().out.splitlines() == [
         "on 10,000 test images", "MNIST, 55,000 training images, seed 0",
-        "            -ELBO  images    note", "VAE        102.83  10,000  a note",
-        "yardstick       -       5       -"]
+        "            -ELBO  images  right   note", "VAE        102.83  10,000    50%  as is",
+        "yardstick       -       5      -"]
     numbers, page = kept(tmp_path / "results")
     assert numbers["VAE"]["made from"] == "MNIST, 55,000 training images, seed 0"
     assert numbers["VAE"]["tables"]["elbo"]["rows"] == {
-        "VAE": [pytest.approx(102.834), 10000, "a note"], "yardstick": [None, 5, None]}
-    assert "| VAE | 102.83 | 10,000 | a note |" in page
+        "VAE": [pytest.approx(102.834), 10000, 0.5, "as is"], "yardstick": [None, 5, None, ""]}
+    assert "| VAE | 102.83 | 10,000 | 50% | as is |" in page
     assert "**on 10,000 test images; MNIST, 55,000 training images, seed 0**" in page
 
 
-def test_a_figure_is_kept_for_print(tmp_path, evidence):
+def test_a_figure_is_shown_over_its_title_freed_and_kept(tmp_path, evidence, capsys):
     evidence.figure("curves", plt.figure(figsize=(2, 1)), "losses by step")
+    assert capsys.readouterr().out == "\nlosses by step; MNIST\n" and plt.get_fignums() == []
     height, width, _ = plt.imread(tmp_path / "figures" / "curves.png").shape
-    assert (height, width) == (PRINT_RESOLUTION, 2 * PRINT_RESOLUTION)
+    assert (height, width) == (module.PRINT_RESOLUTION, 2 * module.PRINT_RESOLUTION)
     assert (tmp_path / "figures" / "curves.pdf").read_bytes().startswith(b"%PDF")
     assert "![losses by step](figures/curves.png)" in kept(tmp_path)[1]
     assert {path.name for path in (tmp_path / "figures").iterdir()} == {"curves.pdf", "curves.png"}
@@ -70,16 +59,18 @@ def test_what_is_not_to_be_shown_is_kept_alone(tmp_path, evidence, capsys):
     evidence.figure("f", plt.figure(), "a figure", shown=False)
     assert capsys.readouterr().out == "" and plt.get_fignums() == []
     assert set(kept(tmp_path)[0]["VAE"]["tables"]) == {"t"}
-    evidence.figure("g", plt.figure(), "another")
-    assert capsys.readouterr().out == "\nanother; MNIST\n" and plt.get_fignums() == []
 
 
-def test_sentences_are_shown_as_markdown_and_kept(tmp_path, evidence, monkeypatch):
+def test_sentences_and_text_are_shown_and_kept(tmp_path, evidence, monkeypatch, capsys):
     shown = []
     monkeypatch.setattr(module, "display", shown.append)
     evidence.say("answers", "**Why?** 0.5")
     assert shown[0]._repr_markdown_() == repr(shown[0]) == "**Why?** 0.5"
-    assert "**Why?** 0.5\n" in kept(tmp_path)[1]
+    evidence.listing("study", "MNIST, 10 epochs\na  1\nb  2")
+    assert capsys.readouterr().out == "MNIST, 10 epochs\na  1\nb  2\n"
+    numbers, page = kept(tmp_path)
+    assert numbers["VAE"]["listings"]["study"].endswith("b  2")
+    assert "```\nMNIST, 10 epochs\na  1\nb  2\n```" in page and "**Why?** 0.5\n" in page
 
 
 def test_a_page_shows_its_lines_and_tables_as_html_and_is_their_text():
@@ -115,9 +106,9 @@ def test_what_two_rows_show_is_said_only_where_every_seed_says_it(first, second,
 
 
 def test_the_source_of_a_function_is_shown_without_its_docstring(capsys):
-    module.show_source(module.gap, module.formatted)
+    module.show_source(gap, as_text)
     shown = capsys.readouterr().out
-    assert shown.startswith("def gap(first, second") and "def formatted(value, form):" in shown
+    assert shown.startswith("def gap(first, second") and "def as_text(corner, " in shown
     assert "How far" not in shown and "return f" in shown
 
 
@@ -135,13 +126,12 @@ def test_a_figure_is_saved_a_second_time_as_a_page_takes_it(tmp_path, evidence):
         evidence.figure("curves", plot_gan_training(
             {name: history for name in ("FC-GAN", "LS-GAN", "DC-GAN")}, "a title"), "losses")
     width, _, pdf = printed(tmp_path, "matrix")
-    assert width == pytest.approx(COLUMN, abs=0.01)
+    assert width == pytest.approx(module.COLUMN, abs=0.01)
     assert b"/Type0" in pdf and b"/FontFile2" in pdf and b"/Type3" not in pdf  # TrueType
-    sizes = {float(size) for size in re.findall(rb"/F\d+ ([\d.]+) Tf", pdf)}
-    assert sizes == {PRINT_TYPE}
+    assert {float(size) for size in re.findall(rb"/F\d+ ([\d.]+) Tf", pdf)} == {module.PRINT_TYPE}
     width, height, pdf = printed(tmp_path, "curves")
-    assert width == pytest.approx(PAGE, abs=0.01) and 1.5 < height < 3
-    assert {float(size) for size in re.findall(rb"/F\d+ ([\d.]+) Tf", pdf)} == {PRINT_TYPE}
+    assert width == pytest.approx(module.PAGE, abs=0.01) and 1.5 < height < 3
+    assert {float(size) for size in re.findall(rb"/F\d+ ([\d.]+) Tf", pdf)} == {module.PRINT_TYPE}
 
 
 def test_a_grid_for_print_is_its_digits_alone_in_300_dots_an_inch(tmp_path, evidence):
@@ -149,25 +139,10 @@ def test_a_grid_for_print_is_its_digits_alone_in_300_dots_an_inch(tmp_path, evid
     with plt.rc_context({"pdf.compression": 0}):
         evidence.figure("grid", figure, "noise")
     width, height, pdf = printed(tmp_path, "grid")
-    assert (width, height) == pytest.approx((COLUMN, COLUMN * 62 / 302), abs=0.01)
+    assert (width, height) == pytest.approx((module.COLUMN, module.COLUMN * 62 / 302), abs=0.01)
     pixels = max(int(number) for number in re.findall(rb"/Width (\d+)", pdf))
-    assert pixels == pytest.approx(COLUMN * PRINT_RESOLUTION, abs=2) and b" Tf" not in pdf
-
-
-def test_a_figure_is_as_it_was_after_it_was_saved_for_print(evidence):
-    for figure in (draw_digits(torch.rand(20, 784), title="digits"),
-                   plot_confusion(torch.eye(10), title="matrix")):
-        before = figure_bytes(figure, "png")
-        evidence.figure("name", figure, "title")
-        assert figure_bytes(figure, "png") == before
-
-
-def test_a_table_of_text_is_kept_as_it_is(tmp_path, evidence, capsys):
-    evidence.listing("study", "MNIST, 10 epochs\na  1\nb  2")
-    assert capsys.readouterr().out == "MNIST, 10 epochs\na  1\nb  2\n"
-    numbers, page = kept(tmp_path)
-    assert numbers["VAE"]["listings"]["study"].endswith("b  2")
-    assert "```\nMNIST, 10 epochs\na  1\nb  2\n```" in page
+    assert pixels == pytest.approx(module.COLUMN * module.PRINT_RESOLUTION, abs=2)
+    assert b" Tf" not in pdf
 
 
 def test_two_notebooks_share_the_files_and_a_second_run_replaces_its_own_part(tmp_path, evidence):
@@ -183,10 +158,10 @@ def test_two_notebooks_share_the_files_and_a_second_run_replaces_its_own_part(tm
 
 
 def test_what_is_no_table_is_refused(tmp_path, evidence):
-    with pytest.raises(ValueError, match=r"expected 1 values in each, found \[2\]"):
+    with pytest.raises(ValueError, match="a: expected 1 values, found 2"):
         evidence.table("t", "title", {"n": ""}, {"a": [1, 2]})
     for bad in (math.nan, torch.tensor(math.inf)):
-        with pytest.raises(ValueError, match="expected finite numbers"):
+        with pytest.raises(ValueError, match="a: expected finite numbers"):
             evidence.table("t", "title", {"n": ".2f"}, {"a": [bad]})
     assert list(tmp_path.iterdir()) == []
 
@@ -215,10 +190,3 @@ def test_text_and_markdown_of_a_table():
         "name        n  word", "a        1.00     x", "longer  10.00    yy"]
     assert as_markdown("", ["n", "word"], rows).splitlines() == [
         "|  | n | word |", "| --- | ---: | ---: |", "| a | 1.00 | x |", "| longer | 10.00 | yy |"]
-
-
-@pytest.mark.parametrize("value, form, text", [
-    (1.234, ".1f", "1.2"), (None, ".1f", "-"), ("as is", ".1f", "as is"), (12345, ",", "12,345"),
-    (0.5, ".0%", "50%")])
-def test_a_value_as_text(value, form, text):
-    assert formatted(value, form) == text

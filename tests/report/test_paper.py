@@ -5,8 +5,9 @@ import io
 import json
 import math
 import re
+import runpy
+import sys
 from decimal import ROUND_HALF_UP, Decimal
-from functools import reduce
 from statistics import mean, stdev
 
 import matplotlib.pyplot as plt
@@ -15,16 +16,16 @@ import torch
 
 import gan
 import vae
-from cscm77 import __main__ as front_door
 from cscm77.report import paper
 from cscm77.report.evidence import COLUMN, PAGE
-from cscm77.report.pictures import draw_digits
+from cscm77.report.pictures import draw_digits, figure_bytes
 from cscm77.training import journal
 from cscm77_helper import count_params
 
 TEMPLATE = (paper.ROOM / "report.typ").read_text(encoding="utf-8")
 SOURCES = {name: json.loads((paper.STUDIES / name).read_text())
            for name in ("comparison.json", "study.json")}
+COMPARED = SOURCES["comparison.json"]["results"]
 VAES, GANS = "Variational autoencoders", "Generative adversarial networks"
 MODELS = "VAE", "CVAE", "FC-GAN", "LS-GAN", "DC-GAN"
 CHARTS = "vae_training", "gan_probabilities", "cvae_confusion"
@@ -51,18 +52,11 @@ METRICS = {
         "figures": {"all_models": "ten samples of each model; nothing was chosen"}}}
 
 
-def pdf_of(figure):
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="pdf")
-    plt.close(figure)
-    return buffer.getvalue()
-
-
 @pytest.fixture(scope="module")
 def pictures():
     grid = draw_digits(torch.rand(20, 784), columns=10)
     grid.set_size_inches(COLUMN, COLUMN * 62 / 302)
-    grid, chart = pdf_of(grid), pdf_of(plt.figure(figsize=(PAGE, 2)))
+    grid, chart = (figure_bytes(fig, "pdf") for fig in (grid, plt.figure(figsize=(PAGE, 2))))
     return {**dict.fromkeys(GRIDS, grid), **dict.fromkeys(CHARTS, chart)}
 
 
@@ -110,10 +104,13 @@ def report(tmp_path_factory, pictures):
     return built(tmp_path_factory.mktemp("report"), pictures)
 
 
-def over_seeds(measure, model, made=None, weights="quality"):
+def samples_of(model):
+    return [kind for kind in ("quality", "averaged") if kind in COMPARED[f"{model}, seed 0"]]
+
+
+def over_seeds(measure, model, results=COMPARED, weights="quality"):
     """A measure of a model in comparison.json, seed by seed; some stand beside the samples'."""
-    rows = [(made or SOURCES["comparison.json"])["results"][f"{model}, seed {seed}"]
-            for seed in range(3)]
+    rows = [results[f"{model}, seed {seed}"] for seed in range(3)]
     beside = measure + " averaged" * (weights == "averaged")
     return [row[weights][measure] if measure in row.get(weights, {}) else row[beside]
             for row in rows]
@@ -149,22 +146,20 @@ def test_the_table_of_results_is_that_of_the_comparison(report, model):
     text, _ = report
     columns = {"frechet": 0, "kernel": 0, "uniformity": 3, "precision": 3, "recall": 3,
                "density": 2, "coverage": 3}
-    for samples, ending in (("quality", ""), ("averaged", ", averaged")):
-        if samples not in SOURCES["comparison.json"]["results"][f"{model}, seed 0"]:
-            continue
+    for samples in samples_of(model):
         cells = [pm(over_seeds(name, model, weights=samples), places)
                  for name, places in columns.items()]
         elbo = "–" if "GAN" in model else pm(over_seeds("-ELBO", model, weights=samples), 1)
-        assert f"{model}{ending} {' '.join(cells)} {elbo}" in text
+        name = model + ", averaged" * (samples == "averaged")
+        assert f"{name} {' '.join(cells)} {elbo}" in text
     assert f"{over_seeds('parameters', model)[0]:,}" in text
 
 
 def test_the_other_tables_are_those_of_their_files(report):
     text, _ = report
     for model in ("VAE", "FC-GAN", "LS-GAN", "DC-GAN"):
-        counts = [sum(column) for column in zip(*over_seeds("classes", model), strict=True)]
-        shares = [fixed(100 * count / sum(counts), 1) for count in counts]
-        assert f"{model} {' '.join(shares)}" in text
+        shares = shares_of_digits(over_seeds("classes", model))
+        assert f"{model} {' '.join(fixed(share, 1) for share in shares)}" in text
     study = SOURCES["study.json"]["results"]
     for size in (128, 256):
         assert f"{size} {fixed(study[f'VAE hidden_dim={size}']['val_losses'][-1], 1)}" in text
@@ -177,7 +172,10 @@ def test_every_number_with_a_point_is_a_result_or_a_setting(report):
     text, _ = report
     text = re.sub(r"\bReferences \[1\].*|\b\d\.\d (?=[A-Z])", "", text)  # nor numbers of sections
     settings = {0.01, 0.5, 0.9, 0.995, 0.999, 0.001, 0.0003, 0.003}
-    results = [*results_of_seeds(), *shares_of_digits(), *leaves([METRICS, SOURCES]), math.log(10)]
+    results = [*results_of_seeds(), *(n for _, n in numbers([METRICS, SOURCES])), math.log(10)]
+    results += [share for model in MODELS for samples in samples_of(model)
+                for share in shares_of_digits(over_seeds("classes", model, weights=samples))]
+    results += shares_of_digits([COMPARED["training images"]["quality"]["classes"]])
     results += [100 * number for number in results]
     found = re.findall(r"(?<![\d.])\d[\d,]*\.\d+", text)
     assert len(found) > 200
@@ -192,10 +190,9 @@ def results_of_seeds():
     for made, seed in (("comparison.json", r", seed \d"), ("study.json", r" seed=\d")):
         groups = {}
         for name, row in SOURCES[made]["results"].items():
-            row = {**row, "last": row.get("val_losses", [0])[-1]}
-            for keys in paths(row):
-                value = reduce(lambda part, key: part[key], keys, row)
-                groups.setdefault((re.sub(seed, "", name), keys), []).append(value)
+            for keys, number in numbers({**row, "last": row.get("val_losses", [0])[-1]}):
+                if all(isinstance(key, str) for key in keys):  # not one of a list
+                    groups.setdefault((re.sub(seed, "", name), keys), []).append(number)
         means = {key: mean(values) for key, values in groups.items()}
         for (_, keys), values in groups.items():
             yield from (mean(values), max(values) - min(values),
@@ -205,32 +202,19 @@ def results_of_seeds():
                             if its == keys)
 
 
-def shares_of_digits():
-    """The share in % of each digit among the samples of all seeds of a model."""
-    rows = {}
-    for name, row in SOURCES["comparison.json"]["results"].items():
-        for samples in {"quality", "averaged"} & row.keys():
-            rows.setdefault((name.partition(",")[0], samples), []).append(row[samples]["classes"])
-    for classes in rows.values():
-        counts = [sum(column) for column in zip(*classes, strict=True)]
-        yield from (100 * count / sum(counts) for count in counts)
+def shares_of_digits(classes):
+    """The share in % of each digit among the samples of all seeds."""
+    counts = [sum(column) for column in zip(*classes, strict=True)]
+    return [100 * count / sum(counts) for count in counts]
 
 
-def leaves(tree):
-    """Every number of nested lists and dictionaries."""
+def numbers(tree, keys=()):
+    """Every number of nested lists and dictionaries, with the keys that lead to it."""
     if isinstance(tree, (list, dict)):
-        return [n for part in (tree.values() if isinstance(tree, dict) else tree)
-                for n in leaves(part)]
-    return [tree] if isinstance(tree, (int, float)) else []
-
-
-def paths(row):
-    """The keys that lead to each number of a row."""
-    for key, value in row.items():
-        if isinstance(value, dict):
-            yield from ((key, *rest) for rest in paths(value))
-        elif isinstance(value, (int, float)):
-            yield (key,)
+        for key, part in tree.items() if isinstance(tree, dict) else enumerate(tree):
+            yield from numbers(part, (*keys, key))
+    elif isinstance(tree, (int, float)):
+        yield keys, tree
 
 
 def test_no_result_is_typed_in_the_template():
@@ -280,21 +264,20 @@ CLEAR = {  # a model's -ELBO, distance and coverage, by the last weights and by 
 def clear(spread=0.01, **changed):
     """A comparison in which the models differ as `CLEAR` says, by far more than their seeds do."""
     made = copy.deepcopy(SOURCES["comparison.json"])
-    for model, numbers in {**CLEAR, **changed}.items():
-        elbo, distance, coverage, averaged = numbers
+    for model, (elbo, distance, coverage, averaged) in {**CLEAR, **changed}.items():
         for seed in range(3):
             factor = 1 + spread * (seed - 1)
             row = made["results"][f"{model}, seed {seed}"]
             row["quality"].update(frechet=distance * factor, coverage=coverage * factor)
-            row.pop("averaged" if averaged is None else "nothing", None)
             if averaged:
                 row["averaged"].update(frechet=averaged[0] * factor, coverage=averaged[1] * factor)
+            else:
+                row.pop("averaged", None)
             if elbo:
-                row["quality"]["-ELBO"] = elbo * factor if spread > 0.1 else elbo + 0.1 * seed
-    for model, precision, recall in (("VAE", 0.91, 0.65), ("CVAE", 0.97, 0.47)):
-        for seed in range(3):
-            made["results"][f"{model}, seed {seed}"]["quality"].update(
-                precision=precision + seed / 1000, recall=recall + seed / 1000)
+                precision, recall = (0.91, 0.65) if model == "VAE" else (0.97, 0.47)
+                row["quality"].update({
+                    "-ELBO": elbo * factor if spread > 0.1 else elbo + 0.1 * seed,
+                    "precision": precision + seed / 1000, "recall": recall + seed / 1000})
     return made
 
 
@@ -354,7 +337,7 @@ def test_averaged_vaes_appear_when_they_are_there(tmp_path, pictures, clear_repo
                                "-ELBO": row["quality"]["-ELBO"] - 2.5}
             row["quality"]["bound"] = 97.0 + seed
     text, _ = built(tmp_path, pictures, comparison=made)
-    elbo = pm(over_seeds("-ELBO", "VAE", made, "averaged"), 1)
+    elbo = pm(over_seeds("-ELBO", "VAE", made["results"], "averaged"), 1)
     assert re.search(rf"VAE, averaged 62 ± 0 [\d±. ]* {elbo}", text)
     assert "The VAEs have one, too" in text and "the bounds are 98.0 ± 1.0 (VAE)" in text
     assert "(98.0 ± 0.0 % by averaged weights)" in text
@@ -392,31 +375,25 @@ def fails(results, capsys, *words):
 
 
 def test_without_typst_it_says_what_to_install(results, capsys, monkeypatch):
-    monkeypatch.setattr(paper, "find_spec", lambda name: None)
+    monkeypatch.setitem(sys.modules, "typst", None)
     fails(results, capsys, "pip install typst")
 
 
-def test_a_missing_table_row_figure_or_file_is_named(results, capsys):
+def test_a_missing_table_row_figure_or_file_is_named_and_a_damaged_one(results, capsys):
     pytest.importorskip("typst")
-    metrics = copy.deepcopy(METRICS)
-    del metrics[VAES]["tables"]["elbo"]["rows"]["CVAE"]
-    (results / "metrics.json").write_text(json.dumps(metrics))
-    fails(results, capsys, "metrics.json: expected CVAE, KL in the table elbo", "found none")
-    del metrics[VAES]["tables"]["elbo"]
-    (results / "metrics.json").write_text(json.dumps(metrics))
-    fails(results, capsys, f"metrics.json: expected {VAES} / tables / elbo, found none")
+    no_row, no_table = copy.deepcopy(METRICS), copy.deepcopy(METRICS)
+    del no_row[VAES]["tables"]["elbo"]["rows"]["CVAE"], no_table[VAES]["tables"]["elbo"]
+    for found, *words in (
+            (json.dumps(no_row), "expected CVAE, KL in the table elbo", "found none"),
+            (json.dumps(no_table), f"expected {VAES} / tables / elbo, found none"),
+            *((damaged, "damaged file") for damaged in ('{"VAE": ', "", "[]", "3", "{}"))):
+        (results / "metrics.json").write_text(found)
+        fails(results, capsys, "metrics.json: expected", *words)
     (results / "metrics.json").write_text(json.dumps(METRICS))
     (results / "print" / "gan_probabilities.pdf").unlink()
     fails(results, capsys, "print/gan_probabilities.pdf: expected a figure of the run")
     (results / "metrics.json").unlink()
     fails(results, capsys, "metrics.json: expected it in", "python -m cscm77 makes it")
-
-
-def test_damaged_json_is_named(results, capsys):
-    pytest.importorskip("typst")
-    for damaged in ('{"VAE": ', "", "[]", "3", "{}"):
-        (results / "metrics.json").write_text(damaged)
-        fails(results, capsys, "metrics.json: expected", "damaged file")
 
 
 def test_a_place_that_cannot_be_written_is_named(results, capsys, monkeypatch, full_disk):
@@ -427,17 +404,11 @@ def test_a_place_that_cannot_be_written_is_named(results, capsys, monkeypatch, f
 # ---------------------------------------------------------------- the commands
 
 
-def test_the_command_writes_the_report(results, tmp_path, capsys):
+def test_the_command_writes_the_report(results, tmp_path, capsys, monkeypatch):
     pytest.importorskip("typst")
-    assert paper.main([str(results), "--output", str(tmp_path / "docs" / "my.pdf")]) == 0
-    assert (tmp_path / "docs" / "my.pdf").read_bytes().startswith(b"%PDF")
+    output = tmp_path / "docs" / "my.pdf"
+    monkeypatch.setattr(sys, "argv", ["report", str(results), "--output", str(output)])
+    with pytest.raises(SystemExit, match="^0$"):
+        runpy.run_module("cscm77.report", run_name="__main__")
+    assert output.read_bytes().startswith(b"%PDF")
     assert "my.pdf" in capsys.readouterr().out and not (results / "report.pdf").exists()
-
-
-@pytest.mark.parametrize("words, reports", [([], 1), (["vae"], 0)])
-def test_a_run_of_both_notebooks_ends_with_the_report(tmp_path, monkeypatch, words, reports):
-    written = []
-    monkeypatch.setattr(front_door, "run", lambda *arguments, **options: None)
-    monkeypatch.setattr(front_door, "write_report", lambda folder: written.append(folder) or 1)
-    assert front_door.main([*words, "--output", str(tmp_path)]) == 0
-    assert written == [tmp_path] * reports

@@ -48,13 +48,11 @@ def test_a_dollar_in_a_title_or_label_begins_no_formula(figure):
     assert len(shown) == {"GAN": 2, "probabilities": 2, "choices": 3, "counts": 2}.get(figure, 1)
 
 
-@pytest.mark.parametrize("n, columns, rows_and_columns",
-                         [(7, None, (3, 3)), (7, 7, (1, 7)), (16, None, (4, 4)), (2, 5, (1, 2))])
-def test_tile_puts_every_image_where_a_loop_would(n, columns, rows_and_columns):
-    images = torch.rand(n, 1, 6, 6) - 0.5
+@pytest.mark.parametrize("n, columns, rows, cols",
+                         [(7, None, 3, 3), (7, 7, 1, 7), (16, None, 4, 4), (2, 5, 1, 2)])
+def test_tile_puts_every_image_where_a_loop_would(n, columns, rows, cols):
+    images, gap = torch.rand(n, 1, 6, 6) - 0.5, pictures.GAP
     grid = pictures.tile(images, columns)
-    gap = pictures.GAP
-    rows, cols = rows_and_columns
     assert grid.shape == (rows * (6 + gap) + gap, cols * (6 + gap) + gap)
     expected = np.full(grid.shape, images.min().item(), dtype=np.float32)
     for i in range(n):
@@ -71,15 +69,12 @@ def test_tile_takes_one_image_of_any_type_and_refuses_what_is_no_square_picture(
             pictures.tile(torch.rand(shape))
 
 
-def test_draw_digits_draws_one_image_with_its_title():
-    fig = pictures.draw_digits(torch.rand(20, 784), columns=10, title="a title")
+def test_digits_are_one_image_with_a_title_and_labels_to_the_left_of_its_rows():
+    fig = pictures.draw_digits(torch.rand(20, 784), columns=10, title="a title",
+                               labels=["above", "below, averaged"])
     assert fig is plt.gcf() and [ax.get_title() for ax in fig.axes] == ["a title"]
     width, height = fig.get_size_inches()
     assert width > 3 * height
-
-
-def test_labels_name_the_rows_to_their_left():
-    fig = pictures.draw_digits(torch.rand(20, 784), columns=10, labels=["above", "below, averaged"])
     fig.canvas.draw()
     boxes = {text.get_text(): text.get_window_extent() for text in fig.axes[0].texts}
     assert boxes["above"].y0 > boxes["below, averaged"].y0 > 0
@@ -119,20 +114,15 @@ def test_a_long_title_takes_more_lines_and_more_room():
         assert box.x0 >= 0 and box.x1 <= fig.bbox.width and box.y1 <= fig.bbox.height
 
 
-def test_interpolation_begins_and_ends_where_it_should():
-    start, end = torch.randn(3, 5), torch.randn(3, 5)
-    points = pictures.interpolate(start, end, 4).view(3, 4, 5)
+def test_interpolation_begins_and_ends_where_it_should_in_its_own_type(double_by_default):
+    start, end = torch.randn(2, 3, 5, dtype=torch.float32)
+    points = pictures.interpolate(start, end, np.int64(4)).view(3, 4, 5)
     torch.testing.assert_close(points[:, 0], start)
     torch.testing.assert_close(points[:, 3], end)
     torch.testing.assert_close(points[:, 1], start + (end - start) / 3)
     for other, steps, words in ((end[:, :4], 3, "one shape"), (end, 1, "steps: expected")):
         with pytest.raises(ValueError, match=words):
             pictures.interpolate(start, other, steps)
-
-
-def test_interpolation_keeps_the_type_whatever_the_default_is(double_by_default):
-    points = pictures.interpolate(torch.zeros(2, 3).float(), torch.ones(2, 3).float(), np.int64(3))
-    assert points.dtype == torch.float32 and points.shape == (6, 3)
 
 
 def test_vae_curves_hold_the_numbers_and_the_threshold():
@@ -149,14 +139,17 @@ def test_vae_curves_hold_the_numbers_and_the_threshold():
 @pytest.mark.parametrize("steps, window", [(1, 100), (50, 7)])
 def test_gan_curves_have_a_panel_for_each_game_and_average_the_last_steps(steps, window):
     values = torch.rand(steps).tolist()
-    history = GANHistory(values, [2.0] * steps)
-    fig = pictures.plot_gan_training({"FC": history, "DC": history}, "GANs", window=window)
-    assert [ax.get_title() for ax in fig.axes] == ["FC", "DC"]
-    first, second = fig.axes[0].lines
-    window = min(window, steps)
-    means = np.convolve(values, np.ones(window) / window, "valid")
-    np.testing.assert_allclose(first.get_ydata(), means)
-    assert set(second.get_ydata()) == {2.0} and first.get_xdata()[-1] == steps - 1
+    history = GANHistory(values, [2.0] * steps, d_real=values, d_fake=[0.3] * steps)
+    shown = min(window, steps)
+    means = np.convolve(values, np.ones(shown) / shown, "valid")
+    for plot, constant in ((pictures.plot_gan_training, 2.0), (pictures.plot_probabilities, 0.3)):
+        fig = plot({"FC": history, "DC": history}, "GANs", window=window)
+        assert [ax.get_title() for ax in fig.axes] == ["FC", "DC"]
+        first, second, *guessing = fig.axes[1].lines
+        np.testing.assert_allclose(first.get_ydata(), means)
+        assert first.get_xdata()[-1] == steps - 1
+        assert second.get_ydata() == pytest.approx([constant] * len(means))
+    assert [line.get_ydata()[0] for line in guessing] == [0.5]
 
 
 def test_a_picture_is_saved_with_its_folder_and_a_shown_one_is_freed(tmp_path, capsys):
@@ -204,13 +197,6 @@ def test_what_cannot_be_saved_is_said_in_words(tmp_path, capsys, full_disk):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_probabilities_have_a_panel_for_each_game_and_the_line_of_guessing():
-    history = GANHistory([1.0] * 5, [2.0] * 5, d_real=[0.8] * 5, d_fake=[0.3] * 5)
-    fig = pictures.plot_probabilities({"FC": history, "LS": history}, "GANs")
-    assert [ax.get_title() for ax in fig.axes] == ["FC", "LS"]
-    assert [line.get_ydata()[0] for line in fig.axes[1].lines] == pytest.approx([0.8, 0.3, 0.5])
-
-
 def test_choices_have_a_line_for_each():
     curves = {"hidden size": {"8": [3.0, 2.0], "9": [2.5]}, "latent size": {"2": [5.0]}}
     fig = pictures.plot_choices(curves, "study")
@@ -220,15 +206,13 @@ def test_choices_have_a_line_for_each():
 
 
 def test_the_kl_of_latents_is_sorted():
-    fig = pictures.plot_kl_of_latents(torch.tensor([0.5, 2.0, 1.0]), "KL")
-    (ax,) = fig.axes
+    (ax,) = pictures.plot_kl_of_latents(torch.tensor([0.5, 2.0, 1.0]), "KL").axes
     assert [bar.get_height() for bar in ax.patches] == [2.0, 1.0, 0.5]
     assert [tick.get_text() for tick in ax.get_xticklabels()] == ["1", "2", "0"]
 
 
 def test_class_counts_are_shares_beside_the_equal_one():
-    fig = pictures.plot_class_counts({"FC": [5] * 10, "DC": [20] + [0] * 9}, "digits")
-    (ax,) = fig.axes
+    (ax,) = pictures.plot_class_counts({"FC": [5] * 10, "DC": [20] + [0] * 9}, "digits").axes
     assert [bar.get_height() for bar in ax.patches] == [10.0] * 10 + [100.0] + [0.0] * 9
     assert set(ax.lines[0].get_ydata()) == {10.0}
 

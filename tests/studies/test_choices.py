@@ -127,11 +127,6 @@ def test_zero_output_and_narrow_posterior_say_what_they_do():
     assert torch.equal(logvar, torch.full_like(logvar, -2))
 
 
-def test_an_unknown_initialisation_is_refused():
-    with pytest.raises(ValueError, match="init: expected ours, .*glorot.*, found 'xavier'"):
-        build(Trial("", "", hidden_dim=4, init="xavier"))
-
-
 @pytest.mark.parametrize("module_gain", [4, 5])
 def test_label_gains_scale_the_label_columns_alone(module_gain, monkeypatch):
     monkeypatch.setattr(vae, "ENCODER_LABEL_GAIN", module_gain)

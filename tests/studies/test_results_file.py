@@ -121,34 +121,7 @@ def test_fresh_begins_anew_and_keeps_the_old_file(run, path):
     assert {row["epochs"] for row in results_in(path).values()} == {2}
 
 
-@pytest.mark.parametrize("options, made_anew", [
-    (["--again", "A"], ["A, seed 0", "A, seed 1"]),
-    (["--again", "A, seed 1", "--again", "B"], ["B, seed 0", "A, seed 1"]),
-])
-def test_again_makes_the_named_rows_anew_and_no_other(options, made_anew, made, run, path):
-    old, before = path.read_bytes(), made["results"]
-    assert run(*options) == 0 and run.trained == made_anew
-    after = results_in(path)
-    assert list(after) == NAMES
-    assert {name for name in NAMES if after[name] == before[name]} == {*NAMES} - {*made_anew}
-    assert old_of(path).read_bytes() == old
-
-
-def test_again_stopped_says_to_go_on_without_it(made, run, capsys):
-    run.failures["A, seed 1"] = KeyboardInterrupt()
-    assert run("--again", "A") == 130 and run.trained == ["A, seed 0"]
-    assert "and the same command without --again goes on from there" in capsys.readouterr().err
-    run.failures.clear()
-    assert run() == 0 and run.trained == ["A, seed 1"]
-
-
 # ---------------------------------------------------------------- what is refused
-
-
-def test_again_of_an_unknown_name_changes_nothing(made, run, path, capsys):
-    assert run("--again", "C") == 1 and run.trained == []
-    assert capsys.readouterr().err == "--again: expected one of real, A, B, found 'C'\n"
-    assert json.loads(path.read_text()) == made and not old_of(path).exists()
 
 
 def test_results_of_other_conditions_are_not_added_to(made, run, path, capsys):
@@ -157,7 +130,7 @@ def test_results_of_other_conditions_are_not_added_to(made, run, path, capsys):
                          "torch": "1.0", "processor": "abacus", "threads": 64}.items():
         other = {**made, "provenance": {**made["provenance"], field: value}}
         path.write_text(json.dumps(other))
-        assert run("--again", "A") == run() == 1 and run.trained == []
+        assert run() == 1 and run.trained == []
         assert (f"({field}: expected {value!r} as there, found {made['provenance'][field]!r}); "
                 "--fresh begins anew") in capsys.readouterr().err
         assert json.loads(path.read_text()) == other
@@ -223,7 +196,6 @@ def test_a_disk_that_fills_up_leaves_the_file_as_it_was(run, path, monkeypatch, 
     (["--images", "many"], "--images: expected a whole number of at least 128, found 'many'"),
     (["--epochs", "0"], "--epochs: expected a whole number of at least 1, found 0"),
     (["--fast"], "unrecognized arguments: --fast"),
-    (["--fresh", "--again", "A"], "not allowed with argument --fresh"),
 ])
 def test_a_bad_command_line_is_named(options, message, capsys):
     with pytest.raises(SystemExit, match="2"):
@@ -240,7 +212,7 @@ def test_options_left_out_mean_the_study_s_own(path):
     ("auto", "train-images-idx3-ubyte"),
     ("paper", "CSCM77_SOURCE: expected one of auto, mnist, strokes, found 'paper'\n")])
 def test_without_data_there_is_a_message_and_no_traceback(source, found, monkeypatch, path, capsys):
-    monkeypatch.setattr("cscm77.data.mnist.mirrors", list)
+    monkeypatch.setattr("cscm77.data.mnist.MIRRORS", ())
     monkeypatch.setenv("CSCM77_SOURCE", source)
     folder = ["--mnist", str(path.parent / "nowhere")] if source == "auto" else []
     assert run_command(STUDY, pytest.fail, pytest.fail, ["--output", str(path), *folder]) == 1

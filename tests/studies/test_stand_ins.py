@@ -47,7 +47,7 @@ def test_the_command_measures_both_ways(tiny_mnist, monkeypatch, capsys):
 
 @pytest.mark.parametrize("folder", [True, False])
 def test_missing_mnist_ends_the_command_with_the_reason(folder, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(mnist, "mirrors", list)
+    monkeypatch.setattr(mnist, "MIRRORS", ())
     monkeypatch.setattr(loaders, "MNIST_FOLDER", tmp_path)
     assert stand_ins.main(["--mnist", str(tmp_path)] * folder) == 1
     assert "t10k-labels-idx1-ubyte" in capsys.readouterr().err
