@@ -1,7 +1,4 @@
-"""Small things that notebooks and trainings need: seeds, settings, one-hot rows, networks.
-
-Axes: N labels in a row, C classes.
-"""
+"""Small things that notebooks and trainings need: seeds, settings, one-hot rows, networks."""
 
 import copy
 import os
@@ -21,8 +18,6 @@ from cscm77.checks import check_labels, check_whole, unwrapped
 
 __all__ = ["reset_seed", "keep_freed_memory", "unwrapped"]  # what is asked for here
 
-LARGEST_KEPT = 2**25 - 2**16  # bytes: the C library takes nothing from blocks of 32 MiB or more
-
 
 def reset_seed(number):
     """Seed Python's and torch's random numbers, on every device, with an integer of 64 bits."""
@@ -34,10 +29,10 @@ def reset_seed(number):
 def keep_freed_memory():
     """Let freed memory wait for the next tensor: else the system is asked for it at each step.
 
-    That is a setting of Linux's C library, which takes it from the largest block it has seen
-    freed; elsewhere this does nothing.
+    Linux's C library keeps blocks as large as the largest that it has seen freed, if that is below
+    32 MiB; elsewhere this does nothing.
     """
-    torch.empty(LARGEST_KEPT, dtype=torch.uint8)  # freed at once
+    torch.empty(2**25 - 2**16, dtype=torch.uint8)  # freed at once
 
 
 @contextmanager
@@ -45,8 +40,8 @@ def arithmetic(precision, *, flush=None):
     """Set how exactly numbers are multiplied, and what becomes of tiny ones; both are put back.
 
     The precision of float32 products, a GPU's convolutions too, is "highest", "high" or "medium".
-    `flush` says whether numbers below 1e-38 become zeros, in this thread and those that torch
-    starts from then on; None leaves that as it is.
+    `flush`: whether numbers below 1e-38 become zeros, in this thread and those that torch starts
+    from then on; None leaves that as it is.
     """
     kept = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
     flushed = sys.float_info.min / 2 == 0  # torch does not tell
@@ -102,30 +97,24 @@ def printable_output():
             stream.reconfigure(errors="backslashreplace")
 
 
-def in_notebook():
-    """Whether this is a kernel with a page in front of it (Jupyter, Colab, VS Code)."""
-    ipython = sys.modules.get("IPython")
-    return ipython is not None and hasattr(ipython.get_ipython(), "kernel")
-
-
 def progress_bar(total, description, unit="it", done=0):
     """A `tqdm` bar on standard output, in a terminal or notebook; a log or saved page holds none.
 
-    `total` is None where it is not known, `done` the steps that were taken before; the unit "B"
-    is shown in kB and MB.
+    `total` is None where it is not known, `done` the steps taken before; "B" becomes kB and MB.
     """
     wanted = os.environ.get("TQDM_DISABLE", "0") in ("", "0")  # tqdm's own variable
+    ipython = sys.modules.get("IPython")
+    in_notebook = ipython is not None and hasattr(ipython.get_ipython(), "kernel")
     return tqdm(total=total, initial=done, desc=description, file=sys.stdout, leave=False,
                 dynamic_ncols=True, unit=unit, unit_scale=unit == "B",
-                disable=not (wanted and (in_notebook() or sys.stdout.isatty())))
+                disable=not (wanted and (in_notebook or sys.stdout.isatty())))
 
 
 def one_hot(labels, class_size, *, like=None):
-    """Rows (N, C) with a single 1, one for each label.
+    """Rows (N labels, C classes) with a single 1 each: float32 where those are, or as `like` is.
 
     Labels are integers from 0 to C - 1, (N,), a tensor or a list; others are a ValueError (out of
-    range on a CPU alone, where looking is free). Rows are float32 where the labels are, or of the
-    type and on the device of the tensor `like`.
+    range on a CPU alone, where looking is free).
     """
     class_size, labels = check_whole("class_size", class_size), torch.as_tensor(labels)
     check_labels(labels, class_size)
@@ -138,9 +127,8 @@ def one_hot(labels, class_size, *, like=None):
 def initialize_weights(m):
     """Draw a layer's weights anew, uniformly: Glorot and Bengio (2010); for `model.apply`.
 
-    Linear and transposed convolutions alone, as the course has it. Weights computed from others
-    are set through those; a ValueError names what cannot be turned round. The draws are the same
-    in every memory format.
+    Linear and transposed convolutions alone, as the course has it, with the same draws in every
+    memory format. Weights computed from others are set through those, or a ValueError says why not.
     """
     if not isinstance(m, (nn.Linear, nn.ConvTranspose2d)):
         return
