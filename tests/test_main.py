@@ -183,8 +183,8 @@ def test_formulas_that_stay_tex_are_said_once(two_cells, tmp_path, monkeypatch, 
 @pytest.mark.parametrize("arguments, message", [
     (["nonsense"], "expected vae, gan or the file of a notebook, found 'nonsense'"),
     (["vae.py"], "found 'vae.py'"),
-    (["--images", "0"], "expected a whole number of at least 1, found 0"),
-    (["--images", "many"], "found 'many'"),
+    (["--images", "0"], "--images: expected at least 1, found 0"),
+    (["--images", "many"], "argument --images: invalid int value: 'many'"),
     (["--output", str(TOP)], "--output: expected another folder"),
     (["--demo", "--update"], "--demo: expected no --update or --fresh"),
 ])

@@ -7,7 +7,8 @@ in `ROWS`, a loop as in `LOOPS`.
 
 import io
 import sys
-from contextlib import contextmanager, redirect_stdout
+from collections import defaultdict
+from contextlib import redirect_stdout
 from functools import partial
 from operator import truediv
 from pathlib import Path
@@ -34,10 +35,10 @@ VAES = ("vae", "cvae")  # their times are seconds, those of the others milliseco
 NETWORKS = {"vae": [partial(VAE, PIXELS)], "cvae": [partial(CVAE, PIXELS)],
             "fc-gan": [gan.discriminator, gan.generator],
             "dc-gan": [gan.build_dc_classifier, gan.build_dc_generator]}
-COLUMNS = {  # title: the loop, and the precision of its products ("highest": float32 throughout)
-    "reference": ("reference", "highest"),
-    "ours, strict float32": ("ours", "highest"),
-    "ours, medium": ("ours", "medium")}
+COLUMNS = {  # title: the loop, and the arithmetic that it is measured in
+    "reference": ("reference", partial(arithmetic, "highest", flush=False)),
+    "ours, strict float32": ("ours", partial(arithmetic, "highest", flush=True)),
+    "ours, medium": ("ours", partial(arithmetic, "medium", flush=True))}
 TITLES = (*COLUMNS, "ratio, strict", "ratio, medium",
           "ours over its own products, strict / medium")
 
@@ -90,36 +91,29 @@ def time_picture(loop, images):
     return seconds
 
 
-@contextmanager
-def column(title):
-    """Compute as in a column of the table; gives its loop."""
-    loop, precision = COLUMNS[title]
-    with arithmetic(precision, flush=loop == "ours"):
-        yield loop
-
-
 def measure_in_turns(row, columns, rounds, measure, measure_products=None):
     """Measure some of the columns one after another, round by round, each in its own arithmetic.
 
     `measure`, of a loop's name, returns seconds, `measure_products` those of our products alone.
-    Both come back as {column: [seconds, one a round]}, the products for columns of our loop.
+    They come back as {title or (title, "products"): [seconds, one a round]}.
     """
-    of_steps, of_products = ({title: [] for title in columns} for _ in range(2))
+    times = defaultdict(list)
     for number in range(1, rounds + 1):
         for title in columns:
-            with column(title) as loop:
-                of_steps[title].append(measure(loop))
+            loop, its_arithmetic = COLUMNS[title]
+            with its_arithmetic():
+                times[title].append(measure(loop))
                 if measure_products and loop == "ours":
-                    of_products[title].append(measure_products())
+                    times[title, "products"].append(measure_products())
             print(f"{ROWS[row]}, round {number} of {rounds}, {title}: "
-                  f"{median_text(row, of_steps[title][-1:])}", flush=True)
-    return of_steps, of_products
+                  f"{median_text(row, times[title][-1:])}", flush=True)
+    return times
 
 
 def measure_model(model, loaders, rounds, steps):
     """Measure a model by its loops' loaders; steps: of a GAN and of the products, in a round."""
-    for title in COLUMNS:  # to warm up; the last is ours, whose products are timed
-        with column(title) as loop:
+    for loop, its_arithmetic in COLUMNS.values():  # to warm up; our last one's products are timed
+        with its_arithmetic():
             batches = WatchedBatches(loaders[loop], 4, record=True)
             train(model, loop, batches)
     at_once = len(loaders["ours"]) if model in VAES else 1  # steps that are timed as one
@@ -148,14 +142,13 @@ def median_ratio(seconds, others):
     return f"{median(map(truediv, seconds, others)):.1f}" if others else "-"
 
 
-def cells(row, of_steps, of_products):
+def cells(row, times):
     """The texts under `TITLES` of what `measure_in_turns` returned."""
-    of_brief, *of_ours = (of_steps.get(title, []) for title in COLUMNS)
-    over_products = [median_ratio(of_steps[title], times)
-                     for title, times in of_products.items() if times]
-    return (*(median_text(row, seconds) for seconds in (of_brief, *of_ours)),
-            *(median_ratio(of_brief, seconds) for seconds in of_ours),
-            " / ".join(over_products) or "-")
+    of_brief, *ours = COLUMNS
+    ratios = [median_ratio(times[of_brief], times[title]) for title in ours]
+    floors = [median_ratio(times[title], times[title, "products"]) for title in ours]
+    return (*(median_text(row, times[title]) for title in COLUMNS), *ratios,
+            "-" if row == "pictures" else " / ".join(floors))
 
 
 def conditions(data, rounds, steps):
@@ -206,11 +199,9 @@ def run(options):
     steps = dict.fromkeys(ROWS, options.steps) | {"dc-gan": max(1, options.steps // DC_FRACTION)}
     lines = {}
     for row in dict.fromkeys(options.rows or ROWS):
-        if row == "pictures":
-            measured = measure_pictures(data[:BATCH_SIZE][0], options.rounds)
-        else:
-            measured = measure_model(row, loaders, options.rounds, steps[row])
-        lines[ROWS[row]] = cells(row, *measured)
+        times = (measure_pictures(data[:BATCH_SIZE][0], options.rounds) if row == "pictures" else
+                 measure_model(row, loaders, options.rounds, steps[row]))
+        lines[ROWS[row]] = cells(row, times)
     print(f"\n{conditions(data, options.rounds, steps)}\n\n{as_markdown('', TITLES, lines)}")
 
 

@@ -3,6 +3,7 @@
 # ruff: noqa: D103
 
 import multiprocessing
+from collections import defaultdict
 
 import matplotlib.pyplot as plt
 import pytest
@@ -37,7 +38,8 @@ def first_weights(model):
 def test_both_loops_end_at_the_same_weights_and_say_nothing(model, loaders, capsys):
     ends = []
     for title in (REFERENCE, STRICT):
-        with benchmark.column(title) as loop:
+        loop, its_arithmetic = COLUMNS[title]
+        with its_arithmetic():
             batches = WatchedBatches(loaders[loop], 4)
             ends.append(weights(train(model, loop, batches)[1]))
         assert len(benchmark.intervals(batches.asked)) == 4  # once a step
@@ -73,9 +75,9 @@ def test_processes_that_load_images_are_gone(loaders, monkeypatch):
 
 
 def test_pictures_are_drawn_and_freed():
-    seconds, _ = benchmark.measure_pictures(torch.rand(4, 1, 28, 28), rounds=2)
+    times = benchmark.measure_pictures(torch.rand(4, 1, 28, 28), rounds=2)
     assert plt.get_fignums() == []
-    assert {title: len(times) for title, times in seconds.items()} == {REFERENCE: 2, STRICT: 2}
+    assert {title: len(seconds) for title, seconds in times.items()} == {REFERENCE: 2, STRICT: 2}
 
 
 def test_the_time_of_a_gan_is_a_step_and_that_of_a_vae_an_epoch(ticks, letters, monkeypatch):
@@ -100,13 +102,12 @@ def test_columns_take_turns_with_their_products_each_in_its_own_arithmetic(capsy
         seen.append((name, *arithmetic_now()))
         return len(seen)
 
-    of_steps, of_products = benchmark.measure_in_turns("vae", COLUMNS, 2, measure,
-                                                       lambda: measure("products"))
+    times = benchmark.measure_in_turns("vae", COLUMNS, 2, measure, lambda: measure("products"))
     assert seen == 2 * [("reference", "highest", False), ("ours", "highest", True),
                         ("products", "highest", True), ("ours", "medium", True),
                         ("products", "medium", True)]
-    assert of_steps == {REFERENCE: [1, 6], STRICT: [2, 7], MEDIUM: [4, 9]}
-    assert of_products == {REFERENCE: [], STRICT: [3, 8], MEDIUM: [5, 10]}
+    assert times == {REFERENCE: [1, 6], STRICT: [2, 7], (STRICT, "products"): [3, 8],
+                     MEDIUM: [4, 9], (MEDIUM, "products"): [5, 10]}
     assert capsys.readouterr().out.splitlines()[4] == (
         "VAE epoch, round 2 of 2, ours, strict float32: 7.00 s")
 
@@ -121,8 +122,8 @@ def test_the_products_are_those_of_as_many_steps_as_are_timed_at_once(model, ste
         return 0.5
 
     monkeypatch.setattr(reference, "time_products", time_products)
-    _, of_products = benchmark.measure_model(model, loaders, rounds=2, steps=3)
-    assert of_products == {REFERENCE: [], STRICT: 2 * [steps / 2], MEDIUM: 2 * [steps / 2]}
+    times = benchmark.measure_model(model, loaders, rounds=2, steps=3)
+    assert times[STRICT, "products"] == times[MEDIUM, "products"] == 2 * [steps / 2]
     assert {*timed} == {(number, 3)}
 
 
@@ -155,12 +156,12 @@ def test_everything_is_measured_when_nothing_is_named(loaders, tiny_mnist, monke
 
     def measure_model(model, loaders, rounds, steps):
         asked.append((model, rounds, steps))
-        return ({REFERENCE: [8.0, 9.0, 30.0], STRICT: [2.0, 3.0, 3.0], MEDIUM: [1.0, 1.0, 1.0]},
-                {STRICT: [1.0, 2.0, 2.5], MEDIUM: [0.8] * 3})
+        return {REFERENCE: [8.0, 9.0, 30.0], STRICT: [2.0, 3.0, 3.0], MEDIUM: [1.0, 1.0, 1.0],
+                (STRICT, "products"): [1.0, 2.0, 2.5], (MEDIUM, "products"): [0.8] * 3}
 
     monkeypatch.setattr(benchmark, "measure_model", measure_model)
     monkeypatch.setattr(benchmark, "measure_pictures",
-                        lambda images, rounds: ({REFERENCE: [2.0], STRICT: [0.05]}, {}))
+                        lambda *_: defaultdict(list, {REFERENCE: [2.0], STRICT: [0.05]}))
     assert main(["--mnist", str(tiny_mnist)]) == 0
     assert asked == [("vae", 3, 100), ("cvae", 3, 100), ("fc-gan", 3, 100), ("dc-gan", 3, 20)]
     titles, rule, *rows = cells_of(capsys.readouterr().out)
