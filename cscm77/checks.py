@@ -1,7 +1,6 @@
 """What the package refuses, and in which words: "name: expected this, found that".
 
 A check returns what it was given, where the caller can use it in a plainer form.
-Axes: N rows, Z latents, C classes.
 """
 
 import math
@@ -177,10 +176,9 @@ def check_solver(name, solver, network):
 
 def check_scalar_loss(name, loss):
     """The loss as a scalar tensor; refuses what cannot be differentiated, where that is wanted."""
-    wanted = torch.is_grad_enabled()
-    if isinstance(loss, torch.Tensor) and loss.numel() == 1 and loss.requires_grad >= wanted:
-        return loss.reshape(()) if loss.ndim else loss
     scalar = isinstance(loss, torch.Tensor) and loss.numel() == 1
+    if scalar and loss.requires_grad >= torch.is_grad_enabled():
+        return loss.reshape(()) if loss.ndim else loss
     raise _refusal(name, "a scalar tensor with a gradient",
                    "a tensor without a gradient" if scalar else shape_of(loss))
 
@@ -214,8 +212,8 @@ def check_loader(name, loader):
 def check_batch(batch):
     """Refuse what is no pair of images (N, ...) and N labels; it looks at no value."""
     if not isinstance(batch, (list, tuple)) or len(batch) != 2:
-        size = f" of {len(batch)}" if isinstance(batch, (list, tuple)) else ""
-        raise _refusal("the loader", "batches of (images, labels)", f"a {shape_of(batch)}{size}")
+        raise _refusal("the loader", "batches of (images, labels)",
+                       f"a {shape_of(batch)} of {length_hint(batch)}")
     images, labels = batch
     if not isinstance(images, torch.Tensor) or images.ndim == 0:
         raise _refusal("images", "a tensor (N, ...)", shape_of(images))

@@ -134,23 +134,17 @@ def initialize_weights(m):
         return
     drawn = torch.empty_like(m.weight, memory_format=torch.contiguous_format)
     nn.init.xavier_uniform_(drawn)
-    expected = "initialize_weights: expected a weight that"
-    if parametrize.is_parametrized(m, "weight"):
-        try:
+    try:
+        if parametrize.is_parametrized(m, "weight"):
             m.weight = drawn  # calls each parametrization's right_inverse
-        except (NotImplementedError, RuntimeError) as error:
-            names = ", ".join(type(p).__name__ for p in m.parametrizations.weight)
-            raise ValueError(f"{expected} can be assigned to, found one computed by {names} "
-                             f"({error})") from error
-    elif hasattr(m, "weight_g"):  # nn.utils.weight_norm: weight = g v / |v|
-        m.weight_v.copy_(drawn)
-        m.weight_g.copy_(drawn.square().sum_to_size(m.weight_g.shape).sqrt())
-    else:  # nn.utils.spectral_norm and pruning compute from a weight_orig
-        source = getattr(m, "weight_orig", m.weight)
-        if not isinstance(source, nn.Parameter):
-            raise ValueError(f"{expected} is a parameter, found a computed one in "
-                             f"{type(m).__name__}")
-        source.copy_(drawn)
+        elif hasattr(m, "weight_g"):  # nn.utils.weight_norm: weight = g v / |v|
+            m.weight_v.copy_(drawn)
+            m.weight_g.copy_(drawn.square().sum_to_size(m.weight_g.shape).sqrt())
+        else:  # nn.utils.spectral_norm and pruning compute from a weight_orig
+            m.get_parameter("weight_orig" if hasattr(m, "weight_orig") else "weight").copy_(drawn)
+    except (AttributeError, NotImplementedError, RuntimeError) as error:
+        raise ValueError("initialize_weights: expected a weight that can be assigned to, "
+                         f"found a computed one in {type(m).__name__} ({error})") from error
 
 
 def channels_last(network, optimizer=None):

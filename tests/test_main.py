@@ -128,11 +128,10 @@ def test_a_failing_cell_ends_it_with_status_1_and_its_place(tmp_path, cells, mes
     assert notebook.read_bytes() == before
 
 
-@pytest.mark.parametrize("encoding", ["ascii", "cp1252"])
-def test_text_that_the_terminal_cannot_show_stops_nothing(tmp_path, encoding):
+def test_text_that_the_terminal_cannot_show_stops_nothing(tmp_path):
     notebook = write_notebook(tmp_path / "text.ipynb", [
         "# Sigma \u03c3", "print('\u03c3 = 1 \u00b1 2')", "raise ValueError('\u03c3')"])
-    done = run(notebook, PYTHONIOENCODING=encoding)
+    done = run(notebook, PYTHONIOENCODING="ascii")
     assert done.returncode == 1 and r"## Sigma \u03c3" in done.stdout
     assert done.stderr.splitlines()[-1].endswith(r"line 1: ValueError: \u03c3")
     assert executed(notebook).cells[1].outputs[0].text == "\u03c3 = 1 \u00b1 2\n"

@@ -2,8 +2,6 @@
 
 The reference: the training loops and the picture as the coursework's brief and its public solutions
 write them. The floor: the matrix products and convolutions of one of our steps, without the rest.
-
-Axes: N images, D = 784 pixels.
 """
 
 import math
