@@ -42,12 +42,9 @@ say_once = cache(print)  # of what may be the same for both notebooks
 class ThisPythonKernelManager(AsyncKernelManager):
     """Starts kernels with the Python that runs this command, whatever kernels are registered."""
 
-    @property
-    def kernel_spec(self):
-        """The kernel: ipykernel in `sys.executable`, whose debugger is to warn of nothing."""
-        return KernelSpec(display_name="Python 3", language="python", argv=[
-            sys.executable, "-Xfrozen_modules=off", "-m", "ipykernel_launcher",
-            "-f", "{connection_file}"])
+    kernel_spec = KernelSpec(display_name="Python 3", language="python", argv=[
+        sys.executable, "-Xfrozen_modules=off",  # so that the debugger warns of nothing
+        "-m", "ipykernel_launcher", "-f", "{connection_file}"])
 
 
 class TerminalClient(NotebookClient):

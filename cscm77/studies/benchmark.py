@@ -80,17 +80,6 @@ def time_model(model, loop, loader, steps):
     return median(intervals(batches.asked))
 
 
-def time_picture(loop, images):
-    """The seconds from the call of `show_images` to the finished pixels."""
-    draw = show_images if loop == "ours" else reference.show_images_as_axes
-    start = now()
-    draw(images)
-    plt.gcf().canvas.draw()  # matplotlib puts the work off until it must
-    [seconds] = intervals([start, now()])
-    plt.close()
-    return seconds
-
-
 def measure_in_turns(row, columns, rounds, measure, measure_products=None):
     """Measure some of the columns one after another, round by round, each in its own arithmetic.
 
@@ -123,11 +112,18 @@ def measure_model(model, loaders, rounds, steps):
 
 
 def measure_pictures(images, rounds):
-    """Measure the drawing of images (N, ...); matrix products have no part in it."""
+    """Measure the drawing of images (N, ...), to the finished pixels; it multiplies nothing."""
+    def measure(loop):
+        start = now()
+        (show_images if loop == "ours" else reference.show_images_as_axes)(images)
+        plt.gcf().canvas.draw()  # matplotlib puts the work off until it must
+        [seconds] = intervals([start, now()])
+        plt.close()
+        return seconds
+
     for loop in LOOPS:
-        time_picture(loop, images)
-    return measure_in_turns("pictures", list(COLUMNS)[:2], rounds,
-                            lambda loop: time_picture(loop, images))
+        measure(loop)  # to warm up
+    return measure_in_turns("pictures", list(COLUMNS)[:2], rounds, measure)
 
 
 def median_text(row, seconds):
