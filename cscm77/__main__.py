@@ -173,22 +173,14 @@ def run(path, output, *, images=None, update=False):
     notebook = nbformat.read(path, as_version=4)
     client = TerminalClient(notebook, path.resolve().parent)
     print(f"\n# {path.name}", flush=True)
-    failure, stopped = None, False
+    failure = None
     try:
         client.execute(env=kernel_environment(output, images))
-    except (CellExecutionError, DeadKernelError) as error:
-        failure = describe_failure(path, client, error)
-        stopped = getattr(error, "ename", None) == "KeyboardInterrupt"  # the cell's own last word
-    except AssertionError:  # at Ctrl-C nbclient shuts the kernel down, and then misses it
-        stopped = client.km is None
-        if not stopped:
-            raise
+    except (CellExecutionError, DeadKernelError, AssertionError) as error:
+        failure = describe_failure(path, output, client, error)
     finally:  # also where passing on what a cell printed has failed
         unwritten = write_executed(notebook, output / path.name)
     client.end_section()
-    if stopped:
-        failure = (f"{path.name}, {client.place}: stopped; what was finished is in {output}, "
-                   "and the same command goes on from there")
     failure = failure or unwritten
     if update and not failure:
         write_whole(path, (output / path.name).read_bytes())
@@ -208,10 +200,19 @@ def kernel_environment(output, images):
     return environment
 
 
-def describe_failure(path, client, error):
-    """Which notebook, code cell and line failed, and why, after the traceback."""
-    outputs = client.cell.outputs if client.cell else []
-    shown = [output for output in outputs if output.output_type == "error"]
+def describe_failure(path, output, client, error):
+    """Which notebook, code cell and line failed, and why, after the traceback; or that it stopped.
+
+    At Ctrl-C nbclient shuts the kernel down, and then misses it, or finds it dead; the cell may
+    have had its last word.
+    """
+    shown = [o for o in (client.cell.outputs if client.cell else []) if o.output_type == "error"]
+    missed = isinstance(error, AssertionError)
+    if missed and client.km is not None:
+        raise error
+    if missed or (shown and shown[-1].ename == "KeyboardInterrupt"):
+        return (f"{path.name}, {client.place}: stopped; what was finished is in {output}, "
+                "and the same command goes on from there")
     if not shown:
         return f"{path.name}, {client.place}: {error}"
     traceback = COLOUR.sub("", "\n".join(shown[-1].traceback))

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
+from nbclient.exceptions import DeadKernelError
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
 from cscm77 import __main__ as command
@@ -160,6 +161,18 @@ def test_what_was_executed_is_written_where_printing_fails(two_cells, tmp_path, 
         command.run(two_cells, tmp_path / "out", update=True)
     assert executed(two_cells).cells[0].outputs and two_cells.read_bytes() == before
     assert (tmp_path / "out" / "two.html").is_file()
+
+
+def test_a_cell_that_was_interrupted_is_stopped_though_its_kernel_died_of_it(two_cells, tmp_path,
+                                                                             monkeypatch):
+    def die(client, **_):
+        client.cell = client.nb.cells[0]
+        client.cell.outputs = [new_output("error", ename="KeyboardInterrupt", traceback=["Trace"])]
+        raise DeadKernelError
+
+    monkeypatch.setattr(command.TerminalClient, "execute", die)
+    said = command.run(two_cells, tmp_path / "out")
+    assert "the same command goes on from there" in said and "Trace" not in said
 
 
 def test_a_full_disk_is_said_in_words(two_cells, tmp_path, full_disk, capsys):
