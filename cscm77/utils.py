@@ -97,17 +97,21 @@ def printable_output():
             stream.reconfigure(errors="backslashreplace")
 
 
+def in_notebook():
+    """Whether this is a kernel with a page in front of it (Jupyter, Colab, VS Code)."""
+    ipython = sys.modules.get("IPython")
+    return ipython is not None and hasattr(ipython.get_ipython(), "kernel")
+
+
 def progress_bar(total, description, unit="it", done=0):
     """A `tqdm` bar on standard output, in a terminal or notebook; a log or saved page holds none.
 
     `total` is None where it is not known, `done` the steps taken before; "B" becomes kB and MB.
     """
     wanted = os.environ.get("TQDM_DISABLE", "0") in ("", "0")  # tqdm's own variable
-    ipython = sys.modules.get("IPython")
-    in_notebook = ipython is not None and hasattr(ipython.get_ipython(), "kernel")
     return tqdm(total=total, initial=done, desc=description, file=sys.stdout, leave=False,
                 dynamic_ncols=True, unit=unit, unit_scale=unit == "B",
-                disable=not (wanted and (in_notebook or sys.stdout.isatty())))
+                disable=not (wanted and (in_notebook() or sys.stdout.isatty())))
 
 
 def one_hot(labels, class_size, *, like=None):

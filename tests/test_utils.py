@@ -62,6 +62,7 @@ def test_a_progress_bar_is_shown_in_a_terminal_and_erases_itself(terminal, disab
                                                                  monkeypatch):
     monkeypatch.setattr(sys.stdout, "isatty", lambda: terminal, raising=False)
     monkeypatch.setenv("TQDM_DISABLE", disabled)
+    assert not utils.in_notebook()
     with utils.progress_bar(3, "Epoch 0") as bar:
         bar.update()
         bar.refresh()
