@@ -1,10 +1,9 @@
 """Run the notebooks from a terminal: python -m cscm77.
 
 Each runs in a fresh kernel of this Python. What its cells print is passed on as they print it; the
-executed notebook, the same as HTML and the pictures are written to `results/`. The notebooks
-themselves stay as they are, unless `--update` asks for the executed ones in their place. What was
-trained is kept in `results/checkpoints`: a command that was stopped goes on there, and a finished
-one shows its results again.
+executed notebook, the same as HTML and the pictures are written to `results/`, and what was trained
+to `results/checkpoints`: a command that was stopped goes on there, and a finished one shows its
+results again.
 """
 
 import argparse
@@ -23,7 +22,6 @@ from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, DeadKernelError
 from nbconvert.preprocessors import CoalesceStreamsPreprocessor
 
-from cscm77.checks import check_whole
 from cscm77.files import free_name, reason_of, write_whole
 from cscm77.report.page import page_of
 from cscm77.report.paper import write_report
@@ -44,12 +42,9 @@ say_once = cache(print)  # of what may be the same for both notebooks
 class ThisPythonKernelManager(AsyncKernelManager):
     """Starts kernels with the Python that runs this command, whatever kernels are registered."""
 
-    @property
-    def kernel_spec(self):
-        """The kernel: ipykernel in `sys.executable`, whose debugger is to warn of nothing."""
-        return KernelSpec(display_name="Python 3", language="python", argv=[
-            sys.executable, "-Xfrozen_modules=off", "-m", "ipykernel_launcher",
-            "-f", "{connection_file}"])
+    kernel_spec = KernelSpec(display_name="Python 3", language="python", argv=[
+        sys.executable, "-Xfrozen_modules=off",  # so that the debugger warns of nothing
+        "-m", "ipykernel_launcher", "-f", "{connection_file}"])
 
 
 class TerminalClient(NotebookClient):
@@ -119,8 +114,7 @@ def parse(arguments):
     add = parser.add_argument
     add("notebooks", nargs="*", type=notebook_path, metavar="vae|gan|FILE.ipynb",
         help="the notebook to run")
-    add("--images", type=whole_number, metavar="N",
-        help="use only the first N images of each split")
+    add("--images", type=int, metavar="N", help="use only the first N images of each split")
     add("--output", type=Path, default=PACKAGE_FOLDER / "results", metavar="DIR",
         help="where the results go (results/ beside the notebooks)")
     add("--update", action="store_true",
@@ -130,6 +124,8 @@ def parse(arguments):
     add("--demo", action="store_true",
         help="open the notebook in JupyterLab; what an earlier run trained is there at once")
     options = parser.parse_args(arguments)
+    if options.images is not None and options.images < 1:
+        parser.error(f"--images: expected at least 1, found {options.images}")
     if options.demo and (options.update or options.fresh):
         parser.error("--demo: expected no --update or --fresh beside it, since it runs nothing")
     options.notebooks = options.notebooks or list(NOTEBOOKS.values())
@@ -146,14 +142,6 @@ def notebook_path(text):
         if path.suffix == ".ipynb" and path.is_file():
             return path
     raise argparse.ArgumentTypeError(f"expected vae, gan or the file of a notebook, found {text!r}")
-
-
-def whole_number(text):
-    """The number, of at least 1, that a word of the command line means."""
-    try:
-        return check_whole("N", int(text) if text.isdecimal() else text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(error) from error
 
 
 def demonstrate(options):
@@ -178,29 +166,21 @@ def demonstrate(options):
 def run(path, output, *, images=None, update=False):
     """Execute a notebook on `images` of each split, or all, and write what came of it to a folder.
 
-    With `update` the executed notebook also replaces the one at `path`. Returns None, or, where a
-    cell failed or Ctrl-C stopped it, the sentence that says which, at what line and why.
+    With `update` it also replaces the one at `path`. Returns None, or, where a cell failed or
+    Ctrl-C stopped it, the sentence that says which, at what line and why.
     """
     output.mkdir(parents=True, exist_ok=True)
     notebook = nbformat.read(path, as_version=4)
     client = TerminalClient(notebook, path.resolve().parent)
     print(f"\n# {path.name}", flush=True)
-    failure, stopped = None, False
+    failure = None
     try:
         client.execute(env=kernel_environment(output, images))
-    except (CellExecutionError, DeadKernelError) as error:
-        failure = describe_failure(path, client, error)
-        stopped = getattr(error, "ename", None) == "KeyboardInterrupt"  # the cell's own last word
-    except AssertionError:  # at Ctrl-C nbclient shuts the kernel down, and then misses it
-        stopped = client.km is None
-        if not stopped:
-            raise
+    except (CellExecutionError, DeadKernelError, AssertionError) as error:
+        failure = describe_failure(path, output, client, error)
     finally:  # also where passing on what a cell printed has failed
         unwritten = write_executed(notebook, output / path.name)
     client.end_section()
-    if stopped:
-        failure = (f"{path.name}, {client.place}: stopped; what was finished is in {output}, "
-                   "and the same command goes on from there")
     failure = failure or unwritten
     if update and not failure:
         write_whole(path, (output / path.name).read_bytes())
@@ -220,10 +200,19 @@ def kernel_environment(output, images):
     return environment
 
 
-def describe_failure(path, client, error):
-    """Which notebook, code cell and line failed, and why, after the traceback."""
-    outputs = client.cell.outputs if client.cell else []
-    shown = [output for output in outputs if output.output_type == "error"]
+def describe_failure(path, output, client, error):
+    """Which notebook, code cell and line failed, and why, after the traceback; or that it stopped.
+
+    At Ctrl-C nbclient shuts the kernel down, and then misses it, or finds it dead; the cell may
+    have had its last word.
+    """
+    shown = [o for o in (client.cell.outputs if client.cell else []) if o.output_type == "error"]
+    missed = isinstance(error, AssertionError)
+    if missed and client.km is not None:
+        raise error
+    if missed or (shown and shown[-1].ename == "KeyboardInterrupt"):
+        return (f"{path.name}, {client.place}: stopped; what was finished is in {output}, "
+                "and the same command goes on from there")
     if not shown:
         return f"{path.name}, {client.place}: {error}"
     traceback = COLOUR.sub("", "\n".join(shown[-1].traceback))

@@ -1,7 +1,6 @@
 """What the package refuses, and in which words: "name: expected this, found that".
 
 A check returns what it was given, where the caller can use it in a plainer form.
-Axes: N rows, Z latents, C classes.
 """
 
 import math
@@ -17,6 +16,13 @@ from torch.utils.data import Dataset, IterableDataset
 
 def _refusal(name, expected, found):
     return ValueError(f"{name}: expected {expected}, found {found}")
+
+
+def shape_of(value):
+    """What was found: a tensor's dtype and shape, or else the type."""
+    if isinstance(value, torch.Tensor):
+        return f"{value.dtype} {tuple(value.shape)}"
+    return type(value).__name__
 
 
 def check_whole(name, number, least=1, most=None):
@@ -113,10 +119,9 @@ def check_scores(**scores):
 
 
 class CheckedSequential(nn.Sequential):
-    """Layers that name the width they expected, before a matrix product fails inside torch.
+    """An `nn.Sequential` that refuses another width, before a matrix product fails inside torch.
 
-    Printed, sliced, copied, saved and scripted like an `nn.Sequential`; a slice expects nothing.
-    `expects` is what goes in and its width, such as ("noise", 96), if any.
+    `expects` is what goes in and its width, such as ("noise", 96); a slice expects nothing.
     """
 
     def __init__(self, *layers, expects=None):
@@ -124,7 +129,7 @@ class CheckedSequential(nn.Sequential):
         self.expects = expects
 
     def __call__(self, x):
-        """Refuse another width, then go through the layers; a script has the layers alone."""
+        """Look at the width, then go through the layers; a script has the layers alone."""
         if self.expects is not None:
             name, width = self.expects
             if x.ndim != 2 or x.shape[1] != width or len(x) == 0:
@@ -155,14 +160,12 @@ def check_solver(name, solver, network):
     """Refuse an optimizer that misses what a network has to train, or moves other tensors too."""
     expected = f"an optimizer of {name[0]}'s parameters"
     if not hasattr(solver, "param_groups"):
-        raise _refusal(name, expected, _in_words(solver))
+        raise _refusal(name, expected, shape_of(solver))
     steered = {id(p) for group in solver.param_groups for p in group["params"]}
     own = {key: id(p) for key, p in network.named_parameters()
            if p.requires_grad or id(p) in steered}
     missing = [key for key in own if own[key] not in steered]
     others = len(steered - set(own.values()))
-    if own and len(missing) == len(own):
-        raise _refusal(name, expected, "one of other tensors")
     if missing:
         raise _refusal(name, expected, f"one that misses {len(missing)} of {len(own)} "
                                        f"({missing[0]} first): they would never learn")
@@ -173,18 +176,11 @@ def check_solver(name, solver, network):
 
 def check_scalar_loss(name, loss):
     """The loss as a scalar tensor; refuses what cannot be differentiated, where that is wanted."""
-    wanted = torch.is_grad_enabled()
-    if isinstance(loss, torch.Tensor) and loss.numel() == 1 and loss.requires_grad >= wanted:
+    scalar = isinstance(loss, torch.Tensor) and loss.numel() == 1
+    if scalar and loss.requires_grad >= torch.is_grad_enabled():
         return loss.reshape(()) if loss.ndim else loss
-    raise _refusal(name, "a scalar tensor with a gradient", _in_words(loss))
-
-
-def _in_words(value):
-    if not isinstance(value, torch.Tensor):
-        return "None" if value is None else f"{type(value).__name__} {value!r:.60}"
-    if value.numel() == 1:
-        return "a tensor without a gradient"
-    return f"a tensor of shape {tuple(value.shape)}"
+    raise _refusal(name, "a scalar tensor with a gradient",
+                   "a tensor without a gradient" if scalar else shape_of(loss))
 
 
 def check_batch_norm(batch_size, network):
@@ -192,13 +188,6 @@ def check_batch_norm(batch_size, network):
     if batch_size == 1 and any(isinstance(m, nn.BatchNorm1d) for m in network.modules()):
         raise _refusal("batch_size", "at least 2, since the network normalises each batch "
                        "(BatchNorm1d) and one image has no spread", 1)
-
-
-def shape_of(value):
-    """What was found: a tensor's dtype and shape, or else the type."""
-    if isinstance(value, torch.Tensor):
-        return f"{value.dtype} {tuple(value.shape)}"
-    return type(value).__name__
 
 
 def check_loader(name, loader):
@@ -223,16 +212,16 @@ def check_loader(name, loader):
 def check_batch(batch):
     """Refuse what is no pair of images (N, ...) and N labels; it looks at no value."""
     if not isinstance(batch, (list, tuple)) or len(batch) != 2:
-        size = f" of {len(batch)}" if isinstance(batch, (list, tuple)) else ""
-        raise _refusal("the loader", "batches of (images, labels)", f"a {shape_of(batch)}{size}")
+        raise _refusal("the loader", "batches of (images, labels)",
+                       f"a {shape_of(batch)} of {length_hint(batch)}")
     images, labels = batch
     if not isinstance(images, torch.Tensor) or images.ndim == 0:
         raise _refusal("images", "a tensor (N, ...)", shape_of(images))
     countable = hasattr(labels, "__len__") and getattr(labels, "shape", True)  # not one number
     number = len(labels) if countable else None
     if number != len(images):
-        raise _refusal("labels", f"{len(images)}, one for each image",
-                       f"{number} ({shape_of(labels)})")
+        expected = f"{len(images)}, one for each image"
+        raise _refusal("labels", expected, f"{number} ({shape_of(labels)})")
 
 
 def check_batch_size(batch_size, found):

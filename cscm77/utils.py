@@ -1,7 +1,4 @@
-"""Small things that notebooks and trainings need: seeds, settings, one-hot rows, networks.
-
-Axes: N labels in a row, C classes.
-"""
+"""Small things that notebooks and trainings need: seeds, settings, one-hot rows, networks."""
 
 import copy
 import os
@@ -21,8 +18,6 @@ from cscm77.checks import check_labels, check_whole, unwrapped
 
 __all__ = ["reset_seed", "keep_freed_memory", "unwrapped"]  # what is asked for here
 
-LARGEST_KEPT = 2**25 - 2**16  # bytes: the C library takes nothing from blocks of 32 MiB or more
-
 
 def reset_seed(number):
     """Seed Python's and torch's random numbers, on every device, with an integer of 64 bits."""
@@ -34,10 +29,10 @@ def reset_seed(number):
 def keep_freed_memory():
     """Let freed memory wait for the next tensor: else the system is asked for it at each step.
 
-    That is a setting of Linux's C library, which takes it from the largest block it has seen
-    freed; elsewhere this does nothing.
+    Linux's C library keeps blocks as large as the largest that it has seen freed, if that is below
+    32 MiB; elsewhere this does nothing.
     """
-    torch.empty(LARGEST_KEPT, dtype=torch.uint8)  # freed at once
+    torch.empty(2**25 - 2**16, dtype=torch.uint8)  # freed at once
 
 
 @contextmanager
@@ -45,8 +40,8 @@ def arithmetic(precision, *, flush=None):
     """Set how exactly numbers are multiplied, and what becomes of tiny ones; both are put back.
 
     The precision of float32 products, a GPU's convolutions too, is "highest", "high" or "medium".
-    `flush` says whether numbers below 1e-38 become zeros, in this thread and those that torch
-    starts from then on; None leaves that as it is.
+    `flush`: whether numbers below 1e-38 become zeros, in this thread and those that torch starts
+    from then on; None leaves that as it is.
     """
     kept = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
     flushed = sys.float_info.min / 2 == 0  # torch does not tell
@@ -111,8 +106,7 @@ def in_notebook():
 def progress_bar(total, description, unit="it", done=0):
     """A `tqdm` bar on standard output, in a terminal or notebook; a log or saved page holds none.
 
-    `total` is None where it is not known, `done` the steps that were taken before; the unit "B"
-    is shown in kB and MB.
+    `total` is None where it is not known, `done` the steps taken before; "B" becomes kB and MB.
     """
     wanted = os.environ.get("TQDM_DISABLE", "0") in ("", "0")  # tqdm's own variable
     return tqdm(total=total, initial=done, desc=description, file=sys.stdout, leave=False,
@@ -121,11 +115,10 @@ def progress_bar(total, description, unit="it", done=0):
 
 
 def one_hot(labels, class_size, *, like=None):
-    """Rows (N, C) with a single 1, one for each label.
+    """Rows (N labels, C classes) with a single 1 each: float32 where those are, or as `like` is.
 
     Labels are integers from 0 to C - 1, (N,), a tensor or a list; others are a ValueError (out of
-    range on a CPU alone, where looking is free). Rows are float32 where the labels are, or of the
-    type and on the device of the tensor `like`.
+    range on a CPU alone, where looking is free).
     """
     class_size, labels = check_whole("class_size", class_size), torch.as_tensor(labels)
     check_labels(labels, class_size)
@@ -138,31 +131,24 @@ def one_hot(labels, class_size, *, like=None):
 def initialize_weights(m):
     """Draw a layer's weights anew, uniformly: Glorot and Bengio (2010); for `model.apply`.
 
-    Linear and transposed convolutions alone, as the course has it. Weights computed from others
-    are set through those; a ValueError names what cannot be turned round. The draws are the same
-    in every memory format.
+    Linear and transposed convolutions alone, as the course has it, with the same draws in every
+    memory format. Weights computed from others are set through those, or a ValueError says why not.
     """
     if not isinstance(m, (nn.Linear, nn.ConvTranspose2d)):
         return
     drawn = torch.empty_like(m.weight, memory_format=torch.contiguous_format)
     nn.init.xavier_uniform_(drawn)
-    expected = "initialize_weights: expected a weight that"
-    if parametrize.is_parametrized(m, "weight"):
-        try:
+    try:
+        if parametrize.is_parametrized(m, "weight"):
             m.weight = drawn  # calls each parametrization's right_inverse
-        except (NotImplementedError, RuntimeError) as error:
-            names = ", ".join(type(p).__name__ for p in m.parametrizations.weight)
-            raise ValueError(f"{expected} can be assigned to, found one computed by {names} "
-                             f"({error})") from error
-    elif hasattr(m, "weight_g"):  # nn.utils.weight_norm: weight = g v / |v|
-        m.weight_v.copy_(drawn)
-        m.weight_g.copy_(drawn.square().sum_to_size(m.weight_g.shape).sqrt())
-    else:  # nn.utils.spectral_norm and pruning compute from a weight_orig
-        source = getattr(m, "weight_orig", m.weight)
-        if not isinstance(source, nn.Parameter):
-            raise ValueError(f"{expected} is a parameter, found a computed one in "
-                             f"{type(m).__name__}")
-        source.copy_(drawn)
+        elif hasattr(m, "weight_g"):  # nn.utils.weight_norm: weight = g v / |v|
+            m.weight_v.copy_(drawn)
+            m.weight_g.copy_(drawn.square().sum_to_size(m.weight_g.shape).sqrt())
+        else:  # nn.utils.spectral_norm and pruning compute from a weight_orig
+            m.get_parameter("weight_orig" if hasattr(m, "weight_orig") else "weight").copy_(drawn)
+    except (AttributeError, NotImplementedError, RuntimeError) as error:
+        raise ValueError("initialize_weights: expected a weight that can be assigned to, "
+                         f"found a computed one in {type(m).__name__} ({error})") from error
 
 
 def channels_last(network, optimizer=None):

@@ -231,13 +231,13 @@ def with_weight_from_a_hook():
 
 @pytest.mark.parametrize("build, message", [
     (lambda: parametrize.register_parametrization(nn.Linear(2, 2), "weight", Doubled()),
-     "that can be assigned to, found one computed by Doubled"),
+     r"ParametrizedLinear \(.*Doubled"),
     (lambda: parametrizations.orthogonal(nn.Linear(2, 2), orthogonal_map="cayley",
-                                         use_trivialization=False), "computed by _Orthogonal"),
-    (with_weight_from_a_hook, "that is a parameter, found a computed one in Linear"),
+                                         use_trivialization=False), "ParametrizedLinear .*Cayley"),
+    (with_weight_from_a_hook, "Linear .*weight. is not an nn.Parameter"),
 ])
 def test_weights_that_cannot_be_drawn_are_refused(build, message):
-    with pytest.raises(ValueError, match=f"initialize_weights: expected a weight .*{message}"):
+    with pytest.raises(ValueError, match=f"initialize_weights: .* a computed one in {message}"):
         utils.initialize_weights(build())
 
 

@@ -1,22 +1,19 @@
 """The training loops as the coursework's brief writes them, timed against this package's.
 
-The command is python -m cscm77.studies.benchmark. The two take turns in one process, on the same
-networks, images and seeds, and the times of a round make one ratio; so do the times of our step
-and of its matrix products alone. They run on a GPU where there is one.
-
-A model is named as in `ROWS`, a loop as in `LOOPS`.
+The two take turns in one process, on the same networks, images and seeds, and the times of a round
+make one ratio; so do the times of our step and of its matrix products alone. A model is named as
+in `ROWS`, a loop as in `LOOPS`.
 """
 
 import io
-import multiprocessing
-import subprocess
 import sys
+from collections import defaultdict
 from contextlib import redirect_stdout
 from functools import partial
+from operator import truediv
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
-from typing import NamedTuple
 
 import matplotlib.pyplot as plt
 import torch
@@ -24,7 +21,7 @@ import torch
 import gan
 from cscm77.report.evidence import as_markdown
 from cscm77.studies import reference, results_file
-from cscm77.studies.reference import TimedBatches, intervals, now
+from cscm77.studies.reference import WatchedBatches, intervals, now
 from cscm77.studies.results_file import BATCH_SIZE, PIXELS
 from cscm77.utils import arithmetic, default_device, keep_freed_memory, processor_name, reset_seed
 from cscm77_helper import run_a_gan, show_images, train_vae
@@ -32,45 +29,18 @@ from vae import CVAE, VAE
 
 SEED = 0
 DC_FRACTION = 5  # a DC-GAN's step takes longer: so many times fewer are timed
-PEAK_STEPS = {"vae": 300, "cvae": 300, "fc-gan": 300, "dc-gan": 12}
-UNITS = {"s": (1, 2), "ms": (1000, 1)}  # factor to seconds, decimals
-TOP = Path(__file__).resolve().parents[2]
-CHILD = ("import sys; sys.path.append(sys.argv[1]); from cscm77.studies import benchmark; "
-         "benchmark.report_peak_memory(*sys.argv[2:])")
-
-
-class Column(NamedTuple):
-    """A loop and the precision of its matrix products."""
-
-    title: str
-    loop: str  # "reference" or "ours"
-    precision: str  # of torch.set_float32_matmul_precision; "highest" is float32 throughout
-
-    def arithmetic(self):
-        """The context in which the column is measured."""
-        return arithmetic(self.precision, flush=self.loop == "ours")
-
-
-class Row(NamedTuple):
-    """What is timed, and the unit that it is shown in."""
-
-    title: str
-    unit: str
-    networks: tuple = ()  # functions that make them: of a VAE, or of D and G
-
-
-REFERENCE = Column("reference", "reference", "highest")
-STRICT = Column("ours, strict float32", "ours", "highest")
-MEDIUM = Column("ours, medium", "ours", "medium")
-COLUMNS = (REFERENCE, STRICT, MEDIUM)
-ROWS = {"vae": Row("VAE epoch", "s", (partial(VAE, PIXELS),)),
-        "cvae": Row("CVAE epoch", "s", (partial(CVAE, PIXELS),)),
-        "fc-gan": Row("FC-GAN step", "ms", (gan.discriminator, gan.generator)),
-        "dc-gan": Row("DC-GAN step", "ms", (gan.build_dc_classifier, gan.build_dc_generator)),
-        "pictures": Row(f"`show_images({BATCH_SIZE})`", "ms")}
-VAES = ("vae", "cvae")
-TITLES = (*(column.title for column in COLUMNS), "ratio, strict", "ratio, medium",
-          "peak memory in GiB, reference / ours", "ours over its own products, strict / medium")
+ROWS = {"vae": "VAE epoch", "cvae": "CVAE epoch", "fc-gan": "FC-GAN step", "dc-gan": "DC-GAN step",
+        "pictures": f"`show_images({BATCH_SIZE})`"}
+VAES = ("vae", "cvae")  # their times are seconds, those of the others milliseconds
+NETWORKS = {"vae": [partial(VAE, PIXELS)], "cvae": [partial(CVAE, PIXELS)],
+            "fc-gan": [gan.discriminator, gan.generator],
+            "dc-gan": [gan.build_dc_classifier, gan.build_dc_generator]}
+COLUMNS = {  # title: the loop, and the arithmetic that it is measured in
+    "reference": ("reference", partial(arithmetic, "highest", flush=False)),
+    "ours, strict float32": ("ours", partial(arithmetic, "highest", flush=True)),
+    "ours, medium": ("ours", partial(arithmetic, "medium", flush=True))}
+TITLES = (*COLUMNS, "ratio, strict", "ratio, medium",
+          "ours over its own products, strict / medium")
 
 
 def gan_epoch(D, G, batches):
@@ -87,12 +57,9 @@ LOOPS = {"reference": (reference.vae_epoch, reference.gan_epoch),
 
 
 def train(model, loop, batches):
-    """Train a fresh model by one of the loops; returns the seconds, and [VAE] or [D, G].
-
-    What the loop prints is swallowed. The processes that loaded images are gone when this returns.
-    """
+    """Train a fresh model by one of the loops; returns the seconds, and [VAE] or [D, G]."""
     reset_seed(SEED)
-    networks = [make().to(default_device()) for make in ROWS[model].networks]
+    networks = [make().to(default_device()) for make in NETWORKS[model]]
     vae_loop, gan_loop = LOOPS[loop]
     start = now()
     with redirect_stdout(io.StringIO()):
@@ -101,164 +68,106 @@ def train(model, loop, batches):
         else:
             gan_loop(*networks, batches)
     [seconds] = intervals([start, now()])
-    for process in multiprocessing.active_children():
-        process.join()
     return seconds, networks
-
-
-# ---------------------------------------------------------------- time and peak memory
 
 
 def time_model(model, loop, loader, steps):
     """The seconds of an epoch of a VAE, or the median of so many first steps of a GAN."""
     if model in VAES:
-        return train(model, loop, TimedBatches(loader))[0]
-    batches = TimedBatches(loader, steps)
+        return train(model, loop, loader)[0]
+    batches = WatchedBatches(loader, steps)
     train(model, loop, batches)
     return median(intervals(batches.asked))
 
 
-def time_picture(loop, images):
-    """The seconds from the call of `show_images` to the finished pixels."""
-    draw = show_images if loop == "ours" else reference.show_images_as_axes
-    start = now()
-    draw(images)
-    plt.gcf().canvas.draw()  # matplotlib puts the work off until it must
-    [seconds] = intervals([start, now()])
-    plt.close()
-    return seconds
-
-
 def measure_in_turns(row, columns, rounds, measure, measure_products=None):
-    """Measure the columns one after another, round by round, each in its own arithmetic.
+    """Measure some of the columns one after another, round by round, each in its own arithmetic.
 
     `measure`, of a loop's name, returns seconds, `measure_products` those of our products alone.
-    Both come back as {column: [seconds, one a round]}, the products for columns of our loop.
+    They come back as {title or (title, "products"): [seconds, one a round]}.
     """
-    of_steps, of_products = {}, {}
+    times = defaultdict(list)
     for number in range(1, rounds + 1):
-        for column in columns:
-            with column.arithmetic():
-                seconds = measure(column.loop)
-                of_steps.setdefault(column, []).append(seconds)
-                if measure_products and column.loop == "ours":
-                    of_products.setdefault(column, []).append(measure_products())
-            print(f"{row.title}, round {number} of {rounds}, {column.title}: "
-                  f"{median_text([seconds], row.unit)}", flush=True)
-    return of_steps, of_products
+        for title in columns:
+            loop, its_arithmetic = COLUMNS[title]
+            with its_arithmetic():
+                times[title].append(measure(loop))
+                if measure_products and loop == "ours":
+                    times[title, "products"].append(measure_products())
+            print(f"{ROWS[row]}, round {number} of {rounds}, {title}: "
+                  f"{median_text(row, times[title][-1:])}", flush=True)
+    return times
 
 
 def measure_model(model, loaders, rounds, steps):
     """Measure a model by its loops' loaders; steps: of a GAN and of the products, in a round."""
-    for column in COLUMNS:  # to warm up; the last is ours, whose products are timed
-        batches = reference.RecordedBatches(loaders[column.loop])
-        with column.arithmetic():
-            train(model, column.loop, batches)
+    for loop, its_arithmetic in COLUMNS.values():  # to warm up; our last one's products are timed
+        with its_arithmetic():
+            batches = WatchedBatches(loaders[loop], 4, record=True)
+            train(model, loop, batches)
     at_once = len(loaders["ours"]) if model in VAES else 1  # steps that are timed as one
     return measure_in_turns(
-        ROWS[model], COLUMNS, rounds, lambda loop: time_model(model, loop, loaders[loop], steps),
-        lambda: at_once * reference.time_products(batches.products, steps))
+        model, COLUMNS, rounds, lambda loop: time_model(model, loop, loaders[loop], steps),
+        lambda: at_once * reference.time_products(batches.recorder.products, steps))
 
 
 def measure_pictures(images, rounds):
-    """Measure the drawing of images (N, ...); matrix products have no part in it."""
-    for column in (REFERENCE, STRICT):
-        time_picture(column.loop, images)
-    return measure_in_turns(ROWS["pictures"], (REFERENCE, STRICT), rounds,
-                            lambda loop: time_picture(loop, images))
+    """Measure the drawing of images (N, ...), to the finished pixels; it multiplies nothing."""
+    def measure(loop):
+        start = now()
+        (show_images if loop == "ours" else reference.show_images_as_axes)(images)
+        plt.gcf().canvas.draw()  # matplotlib puts the work off until it must
+        [seconds] = intervals([start, now()])
+        plt.close()
+        return seconds
+
+    for loop in LOOPS:
+        measure(loop)  # to warm up
+    return measure_in_turns("pictures", list(COLUMNS)[:2], rounds, measure)
 
 
-def peak_memories(model, folder, digits):
-    """The peak memory of both loops as text, in GiB, from MNIST's folder and (images, labels).
-
-    A "-" stands where a training failed, or the system does not tell.
-    """
-    title, peaks = ROWS[model].title, []
-    print(f"{title}: peak memory, in processes of their own", flush=True)
-    with TemporaryDirectory() as temporary:
-        path = Path(temporary) / "digits.pt"
-        torch.save(digits, path)
-        for loop in LOOPS:
-            child = subprocess.run(
-                [sys.executable, "-c", CHILD, TOP, model, loop, folder or "", path],
-                capture_output=True, text=True)
-            peaks.append("-" if child.returncode else child.stdout.split()[-1])
-            if child.returncode:
-                reason = child.stderr.strip().rpartition("\n")[2]
-                print(f"{title}, peak memory, {loop}: not measured "
-                      f"(status {child.returncode}: {reason})")
-    return " / ".join(peaks)
-
-
-def report_peak_memory(model, loop, folder, digits):
-    """Train for some steps and print the peak memory of this process, the child's.
-
-    The reference reads its bytes from a file: loading them our way would count as its own.
-    """
-    plt.switch_backend("agg")
-    if loop == "ours":
-        column = MEDIUM
-        loader = results_file.load_images(parse(["--mnist", folder] * bool(folder))).train
-        keep_freed_memory()
-    else:
-        column = REFERENCE
-        loader = reference.reference_loader(*torch.load(digits, weights_only=True))
-    with column.arithmetic():
-        train(model, loop, TimedBatches(loader, PEAK_STEPS[model]))
-    peak = reference.peak_memory()
-    print("-" if peak is None else f"{peak:.2f}")
-
-
-# ---------------------------------------------------------------- the table
-
-
-def median_text(seconds, unit):
-    """The median of some seconds as text in a unit, "s" or "ms"; "-" where there are none."""
-    factor, decimals = UNITS[unit]
-    return f"{factor * median(seconds):.{decimals}f} {unit}" if seconds else "-"
+def median_text(row, seconds):
+    """The median of some seconds as text in the unit of a row; "-" where there are none."""
+    if not seconds:
+        return "-"
+    return f"{median(seconds):.2f} s" if row in VAES else f"{1000 * median(seconds):.1f} ms"
 
 
 def median_ratio(seconds, others):
-    """The median over rounds of seconds / others as text; "-" where either was not measured."""
-    ratios = [a / b for a, b in zip(seconds, others, strict=False)]  # none where one is empty
-    return f"{median(ratios):.1f}" if ratios else "-"
+    """The median over rounds of seconds / others as text; "-" where these were not measured."""
+    return f"{median(map(truediv, seconds, others)):.1f}" if others else "-"
 
 
-def cells(unit, of_steps, of_products, memory):
-    """The texts under `TITLES` of what `measure_in_turns` returned, and of the peak memories."""
-    of_brief, *of_ours = (of_steps.get(column, []) for column in COLUMNS)
-    over_products = [median_ratio(of_steps[column], of_products[column]) for column in of_products]
-    return (*(median_text(seconds, unit) for seconds in (of_brief, *of_ours)),
-            *(median_ratio(of_brief, seconds) for seconds in of_ours), memory,
-            " / ".join(over_products) or "-")
+def cells(row, times):
+    """The texts under `TITLES` of what `measure_in_turns` returned."""
+    of_brief, *ours = COLUMNS
+    ratios = [median_ratio(times[of_brief], times[title]) for title in ours]
+    floors = [median_ratio(times[title], times[title, "products"]) for title in ours]
+    return (*(median_text(row, times[title]) for title in COLUMNS), *ratios,
+            "-" if row == "pictures" else " / ".join(floors))
 
 
 def conditions(data, rounds, steps):
     """What the table was made from, the training `Digits` and {row: steps}, and how to read it."""
-    fc, dc = (min(steps[model], len(data) // BATCH_SIZE) for model in ("fc-gan", "dc-gan"))
-    device, workers = data.pixels.device, reference.WORKERS
+    processor, cores = processor_name(data.pixels.device), torch.get_num_threads()
     return f"""\
-{processor_name(device)}, cores used: {torch.get_num_threads()}, torch {torch.__version__};
+{processor}, cores used: {cores}, torch {torch.__version__};
 {data.name}, {len(data):,} training images, rounds: {rounds}, seed {SEED}.
-A GAN's step is the median of {fc} (DC-GAN: {dc}) in a round.
+A GAN's step is the median of {steps['fc-gan']} (DC-GAN: {steps['dc-gan']}) in a round.
 Times are medians over the rounds, ratios medians of those within a round.
-Peak memory is that of a process that only trains, ours at medium; the reference's {workers}
-processes that load images are not in it. On a GPU it is the device's.
 Last column: our step over its matrix products and convolutions alone, at their own shapes and
 the same precision; 1 would mean that nothing else takes time."""
-
-
-# ---------------------------------------------------------------- the command
 
 
 def main(arguments=None):
     """Run the command line; returns the exit status."""
     options = parse(arguments)
     plt.switch_backend("agg")
-    stopped = "there is no table: a part of the rounds would be no measurement"
-    with MEDIUM.arithmetic():  # before torch starts its threads, which then flush too
+    with arithmetic("medium", flush=True):  # before torch starts its threads, which then flush too
         keep_freed_memory()
-        return results_file.exit_status(lambda: run(options), stopped)
+        return results_file.exit_status(
+            partial(run, options),
+            "there is no table: a part of the rounds would be no measurement")
 
 
 def parse(arguments):
@@ -282,17 +191,13 @@ def run(options):
     """Measure what the options ask for, and print the table."""
     ours = results_file.load_images(options).train
     data = ours.dataset
-    digits = data.pixels[:, 0].cpu(), data.labels.cpu()  # (N, 28, 28), (N,)
-    loaders = {"reference": reference.reference_loader(*digits), "ours": ours}
+    loaders = {"reference": reference.reference_loader(data), "ours": ours}
     steps = dict.fromkeys(ROWS, options.steps) | {"dc-gan": max(1, options.steps // DC_FRACTION)}
     lines = {}
     for row in dict.fromkeys(options.rows or ROWS):
-        if row == "pictures":
-            memory, measured = "-", measure_pictures(data[:BATCH_SIZE][0], options.rounds)
-        else:
-            memory = peak_memories(row, options.mnist, digits)
-            measured = measure_model(row, loaders, options.rounds, steps[row])
-        lines[ROWS[row].title] = cells(ROWS[row].unit, *measured, memory)
+        times = (measure_pictures(data[:BATCH_SIZE][0], options.rounds) if row == "pictures" else
+                 measure_model(row, loaders, options.rounds, steps[row]))
+        lines[ROWS[row]] = cells(row, times)
     print(f"\n{conditions(data, options.rounds, steps)}\n\n{as_markdown('', TITLES, lines)}")
 
 

@@ -1,18 +1,14 @@
-"""What this package's loops are timed against, and how time and memory are measured.
+"""What this package's loops are timed against, and the clock.
 
 The reference: the training loops and the picture as the coursework's brief and its public solutions
 write them. The floor: the matrix products and convolutions of one of our steps, without the rest.
-
-Axes: N images, D = 784 pixels.
 """
 
 import math
-import sys
 import time
-from contextlib import nullcontext, suppress
+from contextlib import nullcontext
 from functools import partial
-from itertools import cycle, islice, pairwise
-from pathlib import Path
+from itertools import chain, pairwise, repeat
 from statistics import median
 
 import matplotlib.pyplot as plt
@@ -32,24 +28,20 @@ from cscm77_helper import one_hot
 
 WORKERS = 2  # processes that load images for the brief's loop
 WARM_UP = 3  # steps that are not timed
-SHOW_EVERY = 250  # steps, the brief's default
 PRODUCTS = {"mm", "addmm", "bmm", "baddbmm", "convolution", "convolution_backward"}  # of aten
 
 
-# ---------------------------------------------------------------- the brief's loops
-
-
 class PILDigits(MNIST):
-    """torchvision's MNIST of bytes (N, 28, 28) at hand; each goes through PIL and `ToTensor`."""
+    """torchvision's MNIST of our `Digits`; each image goes through PIL and `ToTensor`."""
 
-    def __init__(self, images, labels):
+    def __init__(self, digits):
         super(MNIST, self).__init__("", transform=ToTensor())  # MNIST's own would look for files
-        self.train, self.data, self.targets = True, images, labels
+        self.train, self.data, self.targets = True, digits.pixels[:, 0].cpu(), digits.labels.cpu()
 
 
-def reference_loader(images, labels):
-    """Make the brief's training loader of images (N, 28, 28) uint8 and labels (N,)."""
-    return DataLoader(PILDigits(images, labels), BATCH_SIZE, shuffle=True, drop_last=True,
+def reference_loader(digits):
+    """The brief's training loader of the same images as our `Digits`."""
+    return DataLoader(PILDigits(digits), BATCH_SIZE, shuffle=True, drop_last=True,
                       num_workers=WORKERS)
 
 
@@ -67,7 +59,7 @@ def vae_epoch(model, batches, cond):
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-        last = loss.item()
+        last = loss.item()  # at each step
     print(f"Train Epoch: 0 \tLoss: {last:.6f}")
 
 
@@ -90,7 +82,7 @@ def gan_epoch(D, G, batches):
         g_loss = gan.generator_loss(D(fake))
         g_loss.backward()  # reaches D's weights too, for nothing
         G_solver.step()
-        if step % SHOW_EVERY == 0:
+        if step % 250 == 0:  # the brief's default
             print(f"Iter: {step}, D: {d_loss.item():.4}, G:{g_loss.item():.4}")
 
 
@@ -110,14 +102,8 @@ def show_images_as_axes(images):
         plt.imshow(image.reshape(side, side))
 
 
-# ---------------------------------------------------------------- the floor: a step's own products
-
-
 class ProductRecorder(TorchDispatchMode):
-    """Keeps, in a `with` block, the products that are made there, backward passes included.
-
-    Each is a `partial` of torch.ops.aten: transpositions and memory formats stay in the strides.
-    """
+    """Keeps the products made in a `with` block, backward ones too, each a `partial` of aten's."""
 
     def __init__(self):
         super().__init__()
@@ -126,28 +112,50 @@ class ProductRecorder(TorchDispatchMode):
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
         """Make any call of torch as it is; keep it if it is a product."""
         if function.overloadpacket.__name__ in PRODUCTS:
-            operands = tree_map_only(torch.Tensor, torch.Tensor.detach, args)
+            operands = tree_map_only(torch.Tensor, torch.Tensor.detach, args)  # strides stay
             self.products.append(partial(function, *operands, **(kwargs or {})))
         return function(*args, **(kwargs or {}))
 
 
-class RecordedBatches:
-    """Four batches of a loader, or its few again; `products` are those of the step on the third.
+def now():
+    """Note a moment; on a GPU the moment when it has done all that it was told so far."""
+    if default_device().type == "cpu":
+        return time.perf_counter()
+    event = torch.cuda.Event(enable_timing=True)
+    event.record()
+    return event
 
-    The step is no early one: the first draws samples too, and a loop may look one batch ahead.
+
+def intervals(moments):
+    """The seconds between each `now()` and the next."""
+    if default_device().type == "cpu":
+        return [end - start for start, end in pairwise(moments)]
+    moments[-1].synchronize()
+    return [start.elapsed_time(end) / 1000 for start, end in pairwise(moments)]
+
+
+class WatchedBatches:
+    """So many batches of a loader, which is begun again where it ends.
+
+    `asked`: when each was asked for, and one moment more. `recorder`: holds the products of the
+    third step, if `record`; earlier, samples are drawn too, and a loop may look one batch ahead.
     """
 
-    def __init__(self, loader):
-        self.loader, self.dataset, self.recorder = loader, loader.dataset, ProductRecorder()
-        self.products = self.recorder.products
+    def __init__(self, loader, steps, record=False):
+        self.loader, self.dataset, self.steps = loader, loader.dataset, steps
+        self.asked, self.record, self.recorder = [], record, ProductRecorder()
 
     def __len__(self):
-        return 4
+        return self.steps
 
     def __iter__(self):
-        for step, batch in enumerate(islice(cycle(self.loader), len(self))):
-            with self.recorder if step == 2 else nullcontext():
+        batches = chain.from_iterable(repeat(self.loader))
+        for step in range(self.steps):
+            self.asked.append(now())
+            batch = next(batches)
+            with self.recorder if self.record and step == 2 else nullcontext():
                 yield batch
+        self.asked.append(now())
 
 
 def recorded(step):
@@ -175,57 +183,3 @@ def time_products(products, repeats):
         again()
         moments.append(now())
     return median(intervals(moments[WARM_UP - 1:]))
-
-
-# ---------------------------------------------------------------- the clock, and memory
-
-
-def now():
-    """Note a moment; on a GPU the moment when it has done all that it was told so far."""
-    if default_device().type == "cpu":
-        return time.perf_counter()
-    event = torch.cuda.Event(enable_timing=True)
-    event.record()
-    return event
-
-
-def intervals(moments):
-    """The seconds between each `now()` and the next."""
-    if default_device().type == "cpu":
-        return [end - start for start, end in pairwise(moments)]
-    moments[-1].synchronize()
-    return [start.elapsed_time(end) / 1000 for start, end in pairwise(moments)]
-
-
-class TimedBatches:
-    """The first batches of a loader, or all; `asked`: when each was asked for, and one more."""
-
-    def __init__(self, loader, steps=None):
-        self.loader, self.dataset, self.asked = loader, loader.dataset, []
-        self.steps = len(loader) if steps is None else min(steps, len(loader))
-
-    def __len__(self):
-        return self.steps
-
-    def __iter__(self):
-        batches = iter(self.loader)
-        for _ in range(self.steps):
-            self.asked.append(now())
-            yield next(batches)
-        self.asked.append(now())
-
-
-def peak_memory():
-    """The most GiB that this process held so far, on a GPU in tensors there; None if unknown."""
-    if default_device().type == "cuda":
-        return torch.cuda.max_memory_allocated() / 2**30
-    with suppress(OSError):  # the file is Linux's; what getrusage tells there can be the parent's
-        for line in Path("/proc/self/status").read_text().splitlines():
-            if line.startswith("VmHWM:"):
-                return int(line.split()[1]) / 2**20  # from KiB
-    with suppress(ImportError):  # on Windows
-        import resource
-
-        unit = 2**30 if sys.platform == "darwin" else 2**20
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
-    return None

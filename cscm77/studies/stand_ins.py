@@ -1,7 +1,5 @@
 """How near the stand-in digits come to MNIST: what a judge that learnt the one reads in the other.
 
-    python -m cscm77.studies.stand_ins --mnist DIR
-
 Takes some minutes without a GPU: two judges are trained, each on 60,000 digits.
 """
 

@@ -23,8 +23,7 @@ def loaders(tiny_mnist, monkeypatch):
     monkeypatch.setenv("CSCM77_IMAGES", "512")
     monkeypatch.setattr(reference, "WORKERS", 0)  # processes that load take a while to start
     ours = mnist_loaders(root=tiny_mnist, source="mnist").train
-    images, labels = ours.dataset.pixels[:, 0], ours.dataset.labels
-    return {"reference": reference.reference_loader(images, labels), "ours": ours}
+    return {"reference": reference.reference_loader(ours.dataset), "ours": ours}
 
 
 @pytest.fixture

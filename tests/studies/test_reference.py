@@ -2,23 +2,19 @@
 
 # ruff: noqa: D103
 
-import errno
 import itertools
-import sys
 from contextlib import nullcontext
-from pathlib import Path
 from types import SimpleNamespace
 
 import matplotlib.pyplot as plt
 import pytest
 import torch
-from tiny import failing
 from torch import nn
 from torchvision.datasets import MNIST
 from torchvision.transforms import ToTensor
 
 from cscm77.studies import benchmark, reference
-from cscm77.studies.reference import ProductRecorder, RecordedBatches, TimedBatches, intervals
+from cscm77.studies.reference import ProductRecorder, WatchedBatches, intervals
 
 
 def test_the_briefs_data_are_torchvisions_and_ours(tiny_mnist, loaders):
@@ -95,23 +91,24 @@ DC_STEP = (4 + 2 * 4 + 2 * 6) + (4 + 4 + 4 + 5)  # one call makes all gradients 
 @pytest.mark.parametrize("model, calls", [
     ("vae", VAE_STEP), ("fc-gan", FC_STEP), ("dc-gan", DC_STEP)])
 def test_the_products_of_our_loops_are_those_of_one_step_and_nothing_else(model, calls, loaders):
-    batches = RecordedBatches(loaders["ours"])
+    batches = WatchedBatches(loaders["ours"], 4, record=True)
     benchmark.train(model, "ours", batches)
-    assert len(batches.products) == calls
-    rows = {shape[0] for product in batches.products for shape in shapes_of(product)
+    products = batches.recorder.products
+    assert len(products) == calls
+    rows = {shape[0] for product in products for shape in shapes_of(product)
             if len(shape) == 4}
     assert 10 not in rows  # no samples are drawn
 
 
 def test_a_loop_that_looks_a_batch_ahead_is_recorded_for_one_step_too(letters):
     letters[:] = [torch.eye(2)]
-    batches = RecordedBatches(letters)  # one batch, begun again
-    assert len(list(batches)) == len(batches) == 4 and batches.products == []
+    batches = WatchedBatches(letters, 4, record=True)  # one batch, begun again
+    assert len(list(batches)) == len(batches) == 4 and batches.recorder.products == []
     ahead, following = itertools.tee(batches)
     next(ahead)
     for x, _ in itertools.zip_longest(following, ahead):
         x @ x
-    assert len(batches.products) == 1
+    assert len(batches.recorder.products) == 1
 
 
 def test_products_are_timed_after_a_warm_up(ticks):
@@ -132,25 +129,12 @@ def test_on_a_gpu_the_products_are_one_graph(monkeypatch):
     assert done == ["made"] * reference.WARM_UP + ["waited", "made", "replayed"]
 
 
-# ---------------------------------------------------------------- the clock, and memory
+# ---------------------------------------------------------------- the clock
 
 
-@pytest.mark.parametrize("steps, batches", [(None, "abcde"), (3, "abc"), (9, "abcde")])
+@pytest.mark.parametrize("steps, batches", [(3, "abc"), (7, "abcdeab")])
 def test_intervals_reach_from_request_to_request(steps, batches, ticks, letters):
-    timed = TimedBatches(letters, steps)
-    assert len(timed) == len(batches) and timed.dataset == "the data"
+    timed = WatchedBatches(letters, steps)
+    assert len(timed) == steps and timed.dataset == "the data"
     assert "".join(timed) == batches
-    assert intervals(timed.asked) == [2, 4, 8, 16, 32][:len(batches)]
-
-
-def test_peak_memory_counts_what_is_held():
-    held = torch.ones(25_000_000)  # 0.1 GiB
-    assert 0.1 < reference.peak_memory() < 64 and held.sum() > 0
-
-
-def test_peak_memory_without_the_file_of_linux(monkeypatch):
-    pytest.importorskip("resource")
-    monkeypatch.setattr(Path, "read_text", failing(errno.ENOENT))
-    assert 0.01 < reference.peak_memory() < 64
-    monkeypatch.setitem(sys.modules, "resource", None)  # as on Windows
-    assert reference.peak_memory() is None
+    assert intervals(timed.asked) == [2, 4, 8, 16, 32, 64, 128][:steps]
