@@ -49,9 +49,7 @@ def hello_helper():
 def show_images(images):
     """Draw images as one square grid in a new figure, which stays the current one.
 
-    Args:
-        images: (N, ...) tensor of square pictures, any range, any device; others, or none, are a
-            ValueError.
+    They are an (N, ...) tensor of square pictures, any range, any device; else it is a ValueError.
     """
     draw_digits(images)
 
@@ -86,8 +84,7 @@ def train_vae(epoch, model, train_loader, cond=False, *, val_loader=None, checkp
         `VAEEpoch`: what a curve needs, in nats per image.
 
     Raises:
-        ValueError: an argument, image or label that does not fit; `CheckpointError`: the checkpoint
-            of another run.
+        ValueError: an argument, image or label that does not fit, or another run's checkpoint.
         FloatingPointError: the loss is no longer a finite number; says at which epoch and step.
         KeyboardInterrupt: Stop was pressed; says where the training stands.
     """
@@ -111,14 +108,8 @@ def train_vae(epoch, model, train_loader, cond=False, *, val_loader=None, checkp
 def vae_step(model, optimizer, x, *c):
     """One step down the gradient of the negative ELBO; Kingma and Welling (2014), algorithm 1.
 
-    Args:
-        model: a VAE or CVAE.
-        optimizer: of the model.
-        x: images in [0, 1], (N, 1, 28, 28).
-        c: one-hot labels, (N, C), for a CVAE alone.
-
-    Returns:
-        The loss before the step, its reconstruction and its KL, scalars without gradient.
+    On images x in [0, 1], (N, 1, 28, 28), and for a CVAE one-hot labels c, (N, C). Returns the loss
+    before the step, its reconstruction and its KL, scalars without gradient.
     """
     loss, *parts = negative_elbo(model, x, *c)
     optimizer.zero_grad(set_to_none=True)
@@ -157,11 +148,8 @@ def vae_inputs(model, x, labels, cond):
 def evaluate_vae(model, loader, cond=False):
     """The negative ELBO of a VAE or CVAE and its two parts, with the same noise at every call.
 
-    The loss is that of vae.py, whatever that is now. Measuring moves no random number.
-    Arguments and errors are those of `train_vae`.
-
-    Returns:
-        `VAELosses`: means over all images of the loader, in nats per image.
+    Returns `VAELosses`, means over the loader's images in nats per image; arguments and errors are
+    those of `train_vae`. The loss is that of vae.py, whatever that is now.
     """
     check_cond(model, cond)
     check_loader("loader", loader)
@@ -190,11 +178,8 @@ def _validation(model, loader, cond):
 def discriminator_step(D, G, D_solver, discriminator_loss, real, noise):
     """One step of D on real and generated images; G stays as it is.
 
-    The arguments are those of `run_a_gan`; real: images in [-1, 1], (N, 784); noise: (N, Z).
-
-    Returns:
-        The loss before the step, a scalar, and the scores that it was taken on, of real images and
-        of generated ones, (N, 1) each; all without gradient.
+    On real images in [-1, 1], (N, 784), and noise (N, Z). Returns the loss before the step, and the
+    scores that it was taken on, of real and of generated images, (N, 1) each, without gradient.
     """
     with torch.no_grad():  # G is not trained here
         fake = G(noise)
@@ -209,11 +194,8 @@ def discriminator_step(D, G, D_solver, discriminator_loss, real, noise):
 def generator_step(D, G, G_solver, generator_loss, noise):
     """One step of G on D's scores of its images; D stays as it is.
 
-    The arguments are those of the step of D.
-
-    Returns:
-        The loss before the step, a scalar, and the images that it was taken on, (N, 784); both
-        without gradient.
+    Returns the loss before the step, and the images that it was taken on, (N, 784), both without
+    gradient.
     """
     with frozen(D):  # gradients pass through D to G, but none are made for D's weights
         fake = G(noise)
@@ -232,8 +214,7 @@ def run_a_gan(D, G, D_solver, G_solver, discriminator_loss, generator_loss, save
     Args:
         D: discriminator, (N, 784) in [-1, 1] -> (N, 1).
         G: generator, (N, noise_size) in [-1, 1] -> (N, 784) in [-1, 1].
-        D_solver: optimizer of D.
-        G_solver: optimizer of G.
+        D_solver, G_solver: their optimizers.
         discriminator_loss: of (scores of real images, scores of generated ones).
         generator_loss: of the scores of generated images.
         save_filename: where the last picture is saved; its folder is made.
@@ -254,8 +235,7 @@ def run_a_gan(D, G, D_solver, G_solver, discriminator_loss, generator_loss, save
         `GANHistory`.
 
     Raises:
-        ValueError: an argument, a loader or images that do not fit; `CheckpointError`: the
-            checkpoint of another run.
+        ValueError: an argument, a loader or images that do not fit, or another run's checkpoint.
         FloatingPointError: a loss or a score is no longer a finite number; says where.
         KeyboardInterrupt: Stop was pressed; says where the training stands.
     """

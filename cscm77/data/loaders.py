@@ -85,12 +85,11 @@ def mnist_loaders(batch_size=128, num_val=5000, root=None, source="auto", device
         device: where the images are kept; else "cuda" where there is one, or "cpu".
 
     Returns:
-        Loaders(train, val, test) of (images (N, 1, 28, 28) in [0, 1], labels (N,)), whose
-        `dataset` is a `Digits`.
+        Loaders(train, val, test) of (images (N, 1, 28, 28) in [0, 1], labels (N,)); their `dataset`
+        is a `Digits`.
 
     Raises:
-        ValueError: a setting that makes no sense.
-        MNISTUnavailable: MNIST cannot be had, and the source is "mnist".
+        ValueError: a setting that makes no sense; MNISTUnavailable: it was to be "mnist".
     """
     limit = os.environ.get("CSCM77_IMAGES") or str(TRAINING_IMAGES)
     limit = check_whole("CSCM77_IMAGES", int(limit) if limit.isdecimal() else limit)

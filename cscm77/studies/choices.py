@@ -1,10 +1,7 @@
 """What the coursework leaves free in the VAE, tried at the coursework's own budget.
 
-The command is python -m cscm77.studies.choices. Every row of `TRIALS` is one training: 10 epochs of
-MNIST in batches of 128 by Adam. What came of it is kept in study.json beside this file, after each
-training, so that a second start goes on where the first one stopped.
-
-Every loss is in nats per image.
+Every row of `TRIALS` is one training: 10 epochs of MNIST in batches of 128 by Adam. Losses are in
+nats per image.
 """
 
 import math
@@ -91,10 +88,7 @@ def groups():
 
 
 def training_name(trial):
-    """Name a training by its model and by what differs from the defaults.
-
-    So a new setting leaves the names in old files valid.
-    """
+    """Name a training by its model and what differs from the defaults: old names stay valid."""
     defaults = Trial._field_defaults
     changed = [f"{field}={value}" for field, value in trial._asdict().items()
                if field not in ("group", "name", "model") and value != defaults[field]]
@@ -223,11 +217,7 @@ def averages_of(model, settings):
 
 
 def study_table(group, path=STUDY.path):
-    """One of the `groups` of trials as a `Page`; it says what it was made from.
-
-    Raises:
-        ValueError: there is no such group; others as `results_file.read_results` says.
-    """
+    """One of the `groups` of trials as a `Page`; errors are those of `read_results`."""
     made, rows = _made_and_rows(group, path)
     table = {TESTED: _test_table, AVERAGING: _averaging_table}.get(group, _validation_table)
     measured, titles, lines = table(rows)

@@ -1,11 +1,7 @@
 """All five models by the same measures, over three seeds.
 
-The command is python -m cscm77.studies.comparison. Every training is that of the notebooks: 10
-epochs of MNIST in batches of 128, 5 for the DC-GAN. What came of it is kept in comparison.json
-beside this file, after each training: a second start goes on where the first one stopped.
-
-Every sample is compared with the test images, in the features of the judge; -ELBO is in nats per
-image.
+Every training is that of the notebooks: 10 epochs of MNIST in batches of 128, 5 for the DC-GAN.
+Samples are compared with the test images, in the features of the judge.
 """
 
 import sys
@@ -19,6 +15,7 @@ import matplotlib.pyplot as plt
 import torch
 from torch import nn
 
+import cscm77_helper as helper
 import gan
 from cscm77.measure.judge import judge_of
 from cscm77.measure.latents import importance_weighted_loss
@@ -27,14 +24,6 @@ from cscm77.report.evidence import Page
 from cscm77.studies import results_file
 from cscm77.studies.results_file import quietly
 from cscm77.utils import arithmetic, keep_freed_memory, reset_seed, seeded
-from cscm77_helper import (
-    averaged_vae,
-    count_params,
-    evaluate_vae,
-    initialize_weights,
-    run_a_gan,
-    train_vae,
-)
 from vae import CVAE, VAE
 
 STUDY = results_file.Study(
@@ -63,13 +52,12 @@ GANS = {"FC-GAN": GAN((gan.discriminator, gan.generator),
         "LS-GAN": GAN((gan.discriminator, gan.generator),
                       (gan.ls_discriminator_loss, gan.ls_generator_loss)),
         "DC-GAN": GAN((gan.build_dc_classifier, gan.build_dc_generator),
-                      (gan.discriminator_loss, gan.generator_loss), 0.5, initialize_weights)}
+                      (gan.discriminator_loss, gan.generator_loss), 0.5, helper.initialize_weights)}
 COLUMNS = {"frechet": ("Frechet", ".2f"), "kernel": ("kernel", ".1f"), "score": ("score", ".2f"),
            "uniformity": ("off uniform", ".3f"), "precision": ("precision", ".3f"),
            "recall": ("recall", ".3f"), "density": ("density", ".2f"),
            "coverage": ("coverage", ".3f"), "-ELBO": ("-ELBO", ".1f"),
            "bound": ("100 samples", ".1f"), "accuracy": ("as asked", ".3f")}
-
 TITLES = [*(title for title, _ in COLUMNS.values()), "parameters"]
 PANELS = slice(0, 6), slice(6, None)  # the columns that fit a page side by side
 SAMPLED = 100  # latents an image, of the tighter bound
@@ -109,10 +97,11 @@ def _row_of_vae(name, seed, loaders, epochs, measured):
     reset_seed(seed)
     device, cond = loaders.train.dataset.pixels.device, name == "CVAE"
     model = VAES[name](results_file.PIXELS).to(device)
-    quietly(lambda: [train_vae(epoch, model, loaders.train, cond=cond) for epoch in range(epochs)])
+    quietly(lambda: [helper.train_vae(epoch, model, loaders.train, cond=cond)
+                     for epoch in range(epochs)])
     quality, averaged = (_measured_vae(network, cond, seed, loaders.test, measured)
-                         for network in (model, averaged_vae(model)))
-    return {"quality": quality, "averaged": averaged, "parameters": count_params(model)}
+                         for network in (model, helper.averaged_vae(model)))
+    return {"quality": quality, "averaged": averaged, "parameters": helper.count_params(model)}
 
 
 def _measured_vae(model, cond, seed, test, measured):
@@ -123,7 +112,7 @@ def _measured_vae(model, cond, seed, test, measured):
         with seeded(device, seed):
             samples = generate(model.decoder, torch.randn(SAMPLES, LATENTS, device=device))
     quality, labels = measured(samples)
-    quality["-ELBO"] = round(evaluate_vae(model, test, cond).loss, 4)
+    quality["-ELBO"] = round(helper.evaluate_vae(model, test, cond).loss, 4)
     quality["bound"] = round(importance_weighted_loss(model, test, (SAMPLED,), cond)[SAMPLED], 4)
     if cond:
         quality["accuracy"] = round((labels == asked).double().mean().item(), 4)
@@ -136,7 +125,7 @@ def _row_of_gan(name, seed, loaders, epochs, measured):
     reset_seed(seed)
     D, G = (make().to(device).apply(model.first_weights) for make in model.networks)
     with TemporaryDirectory() as folder:
-        history = quietly(lambda: run_a_gan(
+        history = quietly(lambda: helper.run_a_gan(
             D, G, gan.get_optimizer(D), gan.get_optimizer(G), *model.losses,
             Path(folder) / "gan.png", ENDLESS, results_file.BATCH_SIZE,
             num_epochs=max(1, int(epochs * model.fraction_of_epochs)), loader_train=loaders.train))
@@ -145,7 +134,7 @@ def _row_of_gan(name, seed, loaders, epochs, measured):
     quality, averaged = (measured(generate(network, noise, low=-1))[0]
                          for network in (G, history.G_average))
     return {"quality": quality, "averaged": averaged,
-            "parameters": count_params(D) + count_params(G)}
+            "parameters": helper.count_params(D) + helper.count_params(G)}
 
 
 # ---------------------------------------------------------------- the table
@@ -179,10 +168,10 @@ def _lines_and_notes(results):
     """The lines of the table, {name: texts}, and what is said of trainings without numbers."""
     lines, notes = {}, []
     for model in (*VAES, *GANS):
-        rows = {name: results.get(name) for name in (training_name(model, s) for s in SEEDS)}
-        notes += [f"{model}: {row['error']}" for row in rows.values() if row and "error" in row]
-        notes += [f"{name}: not trained yet" for name, row in rows.items() if row is None]
-        rows = [row for row in rows.values() if row and "error" not in row]
+        rows = {name: results.get(name, {"error": "not trained yet"})
+                for name in (training_name(model, seed) for seed in SEEDS)}
+        notes += [f"{name}: {row['error']}" for name, row in rows.items() if "error" in row]
+        rows = [row for row in rows.values() if "error" not in row]
         for samples, ending in (("quality", ""), ("averaged", ", averaged")):
             if any(samples in row for row in rows):
                 lines[model + ending] = _line(rows, samples)
@@ -193,17 +182,12 @@ def _lines_and_notes(results):
 
 def _line(rows, samples):
     """A line of the table: what the trainings of one model have in common."""
-    parameters = rows[0].get("parameters")  # real images have none
-    return [*(_mean_and_sd([row[samples][name] for row in rows if name in row[samples]], form)
-              for name, (_, form) in COLUMNS.items()),
-            f"{parameters:,}" if parameters else "-"]
-
-
-def _mean_and_sd(values, form):
-    """Mean and standard deviation as text; of a single value, the value."""
-    if not values:
-        return "-"
-    return f"{mean(values):{form}}" + (f" ± {stdev(values):{form}}" if len(values) > 1 else "")
+    texts, parameters = [], rows[0].get("parameters")  # real images have none
+    for name, (_, form) in COLUMNS.items():
+        values = [row[samples][name] for row in rows if name in row[samples]]
+        sd = f" ± {stdev(values):{form}}" if len(values) > 1 else ""
+        texts.append(f"{mean(values):{form}}{sd}" if values else "-")
+    return [*texts, f"{parameters:,}" if parameters else "-"]
 
 
 def main(arguments=None):

@@ -133,7 +133,8 @@ def test_the_table_has_mean_and_standard_deviation(tmp_path, monkeypatch):
     assert re.search(r"^training images +0\.25 ", lines[4])
     assert re.search(r"^VAE .* 100\.5 ± 0\.7 +- +- +1,000$", lines[7])
     assert re.search(r"^training images .* - +- +- +-$", lines[8])
-    assert lines[10:12] == ["VAE: epoch 0, step 3: found nan", "CVAE, seed 0: not trained yet"]
+    assert lines[10:12] == ["VAE, seed 2: epoch 0, step 3: found nan",
+                            "CVAE, seed 0: not trained yet"]
     assert max(map(len, lines)) < 115
     assert comparison.comparison_values("VAE", "frechet", path) == [1.0, 2.0]
     assert comparison.comparison_values("VAE, averaged", "frechet", path) == []
