@@ -64,7 +64,7 @@ def count_params(model):
 
 def train_vae(epoch, model, train_loader, cond=False, *, val_loader=None, checkpoint=None,
               fresh=False, learning_rate=VAE_LEARNING_RATE):
-    """Train a VAE or CVAE for one epoch, and print the epoch's mean loss.
+    """Train a VAE or CVAE for one epoch, and print its mean loss; returns the epoch's `VAEEpoch`.
 
     Kingma and Welling (2014), algorithm 1, by Adam, which stays with the model from its first epoch
     to its last; epoch 0 starts it afresh.
@@ -79,9 +79,6 @@ def train_vae(epoch, model, train_loader, cond=False, *, val_loader=None, checkp
             and to go on from; an epoch that is done prints its line again.
         fresh: at epoch 0, whether to start over though there is a checkpoint; that one is kept.
         learning_rate: of Adam, the same for all epochs of a training.
-
-    Returns:
-        `VAEEpoch`: what a curve needs, in nats per image.
 
     Raises:
         ValueError: an argument, image or label that does not fit, or another run's checkpoint.
@@ -211,10 +208,13 @@ def run_a_gan(D, G, D_solver, G_solver, discriminator_loss, generator_loss, save
               checkpoint=None, fresh=False, probability=torch.sigmoid, score=None):
     """Train a GAN: one step of D, one of G, batch by batch; Goodfellow et al. (2014), algorithm 1.
 
+    Returns a `GANHistory`: losses, probabilities, the averaged generator.
+
     Args:
         D: discriminator, (N, 784) in [-1, 1] -> (N, 1).
         G: generator, (N, noise_size) in [-1, 1] -> (N, 784) in [-1, 1].
-        D_solver, G_solver: their optimizers.
+        D_solver: optimizer of D.
+        G_solver: optimizer of G.
         discriminator_loss: of (scores of real images, scores of generated ones).
         generator_loss: of the scores of generated images.
         save_filename: where the last picture is saved; its folder is made.
@@ -230,9 +230,6 @@ def run_a_gan(D, G, D_solver, G_solver, discriminator_loss, generator_loss, save
             of a least-squares GAN are near 0 and 1 as they are.
         score: function of G, called after each epoch in eval mode and without gradient; the weights
             with the highest score become `G_best`. It leaves G and the random numbers as they are.
-
-    Returns:
-        `GANHistory`.
 
     Raises:
         ValueError: an argument, a loader or images that do not fit, or another run's checkpoint.

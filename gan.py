@@ -109,11 +109,8 @@ def build_dc_generator(noise_dim=NOISE_DIM):
 def discriminator_loss(logits_real, logits_fake):
     """Cross entropy of D, to be minimised: Goodfellow et al. (2014), equation 1, sign turned.
 
-    A scalar: the mean over real images plus the mean over generated ones.
-
-    Args:
-        logits_real: D on real images, (N, 1) or (N,).
-        logits_fake: D on generated images, likewise.
+    A scalar: the mean over real images plus the mean over generated ones, from logits of (N, 1) or
+    (N,).
     """
     check_scores(logits_real=logits_real, logits_fake=logits_fake)
     real = F.binary_cross_entropy_with_logits(logits_real, torch.ones_like(logits_real))

@@ -85,14 +85,10 @@ class VAE(nn.Module):
         return self.mu_layer(hidden), self.logvar_layer(hidden)  # (N, Z)
 
     def forward(self, x):
-        """Encode, draw a latent from the posterior, decode.
+        """Encode, draw a latent from the posterior, decode: (x_hat, mu, logvar).
 
-        Args:
-            x: images in [0, 1], (N, 1, 28, 28) or (N, D).
-
-        Returns:
-            x_hat: reconstructions in [0, 1], (N, 1, 28, 28).
-            mu, logvar: (N, Z) each.
+        From images in [0, 1], (N, 1, 28, 28) or (N, D), to reconstructions in [0, 1], (N, 1, 28,
+        28); mu and logvar are (N, Z).
         """
         mu, logvar = self.encode(x)
         z = reparametrize(mu, logvar)
@@ -103,11 +99,7 @@ class VAE(nn.Module):
 class CVAE(VAE):
     """The VAE with the label on both sides: q(z|x, c) and p(x|z, c); Sohn, Lee and Yan (2015).
 
-    Args:
-        input_size: D, the pixels of a square image (784 for MNIST).
-        num_classes: C, the width of the one-hot label.
-        latent_size: Z.
-        hidden_dim: H, the width of every hidden layer.
+    Its num_classes is C, the width of the one-hot label; the other arguments are the VAE's.
     """
 
     def __init__(self, input_size, num_classes=10, latent_size=15, hidden_dim=400):
@@ -137,11 +129,7 @@ class CVAE(VAE):
 def reparametrize(mu, logvar):
     """Draw z = mu + sigma * epsilon, epsilon ~ N(0, 1), so that gradients reach mu and sigma.
 
-    Kingma and Welling (2014), section 2.4.
-
-    Args:
-        mu: means, (N, Z).
-        logvar: log-variances, log(sigma^2), of the same shape.
+    Kingma and Welling (2014), section 2.4; mu and logvar = log(sigma^2) are (N, Z).
     """
     checks.check_posterior(mu, logvar)
     sigma = torch.exp(0.5 * logvar)
@@ -171,18 +159,9 @@ def kl_divergence(mu, logvar):
 def loss_function(x_hat, x, mu, logvar):
     """Negative ELBO, in nats per image: Kingma and Welling (2014), equation 10.
 
-    The first argument is the reconstruction; swapped, the cross entropy is another number.
-
-    Args:
-        x_hat: reconstructions in [0, 1], (N, 1, 28, 28).
-        x: images in [0, 1], of the same shape.
-        mu: posterior means, (N, Z).
-        logvar: posterior log-variances, (N, Z).
-
-    Raises:
-        ValueError: an empty batch, shapes that do not match, or (on a CPU, where looking costs
-            nothing) pixels outside [0, 1].
-        FloatingPointError: a reconstruction that is nan (likewise on a CPU).
+    The first argument is the reconstruction; swapped, the cross entropy is another number. It and
+    the images are (N, 1, 28, 28), in [0, 1]; mu and logvar (N, Z). Other shapes are a ValueError;
+    on a CPU, where looking costs nothing, other pixels too, and nan is a FloatingPointError.
     """
     checks.check_reconstruction(x_hat, x, mu, logvar)
     return reconstruction(x_hat, x) + kl_divergence(mu, logvar)

@@ -86,10 +86,7 @@ def mnist_loaders(batch_size=128, num_val=5000, root=None, source="auto", device
 
     Returns:
         Loaders(train, val, test) of (images (N, 1, 28, 28) in [0, 1], labels (N,)); their `dataset`
-        is a `Digits`.
-
-    Raises:
-        ValueError: a setting that makes no sense; MNISTUnavailable: it was to be "mnist".
+        is a `Digits`. No MNIST, where it was to be that, is an `MNISTUnavailable`.
     """
     limit = os.environ.get("CSCM77_IMAGES") or str(TRAINING_IMAGES)
     limit = check_whole("CSCM77_IMAGES", int(limit) if limit.isdecimal() else limit)

@@ -49,13 +49,8 @@ def read_mnist(folders):
 
     What no folder has is fetched into the last one. A broken file is never believed, and stays
     where somebody put it: a good copy goes to another layout. Where nothing can be written, the
-    bytes are still given.
-
-    Args:
-        folders: list of (words that a notebook may print, path), searched in this order.
-
-    Raises:
-        MNISTUnavailable: a file is missing and every mirror failed.
+    bytes are still given. `MNISTUnavailable`: a file is missing and every mirror failed. The
+    folders, (words that a notebook may print, path), are searched in their order.
     """
     unused = {}  # path of a file that will not do: why
     found = {want: _find(want, folders, unused) for want in FILES}

@@ -19,11 +19,8 @@ class Replayed:
     That is only on a GPU, on inputs of one shape, where the optimizer is a fused Adam and the step
     never waits for the device; the numbers are the same either way. CSCM77_GRAPHS=0 in the
     environment turns it off: whatever a step reads beside its inputs, the networks, the optimizer
-    and torch's random numbers, a counter of steps for example, is recorded as it was.
-
-    Args:
-        step: function of tensors that gives tensors; they are good until the next step.
-        optimizer: that it calls.
+    and torch's random numbers, a counter of steps for example, is recorded as it was. What a step
+    returns is good until the next.
     """
 
     def __init__(self, step, optimizer):

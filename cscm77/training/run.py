@@ -30,16 +30,9 @@ _owners = weakref.WeakValueDictionary()  # path -> the run of this process that 
 class Run:
     """The state of one training: its parts, its place, its journal, random numbers, and their file.
 
-    The place is the number of finished epochs and of the steps taken in the next one. Without a
-    checkpoint nothing is saved, and the random numbers are left to the caller.
-
-    Args:
-        checkpoint: path of the file, or None.
-        parts: {name: model or optimizer}; the journal's networks are added.
-        journal: a `VAEJournal` or `GANJournal`.
-        identity: what the run is, {field: plain value}; other checkpoints are refused.
-        loader: of the batches.
-        device: of the models.
+    The place is the number of finished epochs and of the steps taken in the next one; the parts are
+    {name: model or optimizer}. The checkpoint of another `identity`, {field: plain value}, is
+    refused. Without one nothing is saved, and the random numbers are left to the caller.
     """
 
     def __init__(self, checkpoint, parts, journal, identity, loader, device):

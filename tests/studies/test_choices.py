@@ -335,12 +335,6 @@ def test_a_precision_with_a_seed_missing_has_no_mean(tmp_path):
 def test_a_table_of_nothing_says_what_to_do(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"python -m cscm77\.studies\.choices makes it"):
         choices.study_table("precision", tmp_path / "none.json")
-    path = write_study(tmp_path / "s.json", {})
-    for show in (choices.study_table, choices.study_curves):
-        with pytest.raises(ValueError, match="group: expected one of initialisation, hidden size, "
-                           "latent size, learning rate, precision, label gain, averaging, "
-                           "found 'colour'"):
-            show("colour", path)
 
 
 def test_curves_are_those_of_what_is_trained(tmp_path):
