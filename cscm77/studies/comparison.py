@@ -27,7 +27,7 @@ from cscm77.utils import arithmetic, keep_freed_memory, reset_seed, seeded
 from vae import CVAE, VAE
 
 STUDY = results_file.Study(
-    "python -m cscm77.studies.comparison", __doc__.partition("\n")[0], minutes=25,
+    "python -m cscm77.studies.comparison", __doc__.partition("\n")[0], minutes=60,
     path=Path(__file__).resolve().with_name("comparison.json"), measures={"quality"},
     summary=lambda row: f"Frechet distance {row['quality']['frechet']:.2f}")
 SEEDS = (0, 1, 2)

@@ -174,3 +174,8 @@ def test_in_it_the_dc_gan_is_better_than_the_fully_connected_one_and_forgets_no_
         coverage, of_average = (sum(row[samples]["coverage"] for row in rows)
                                 for samples in ("quality", "averaged"))
         assert coverage < of_average, model  # what the averaged generator is for
+    for model in VAES:
+        for bound in ("-ELBO", "bound"):
+            last, average = (comparison.comparison_values(model + ending, bound)
+                             for ending in ("", ", averaged"))
+            assert max(average) < min(last), (model, bound)
