@@ -156,7 +156,7 @@ def test_the_table_of_results_is_that_of_the_comparison(report, model):
 
 
 def test_the_other_tables_are_those_of_their_files(report):
-    text, _ = report
+    text = report[0].replace("†", "")  # where no difference was shown
     for model in ("VAE", "FC-GAN", "LS-GAN", "DC-GAN"):
         shares = shares_of_digits(over_seeds("classes", model))
         assert f"{model} {' '.join(fixed(share, 1) for share in shares)}" in text
