@@ -176,7 +176,7 @@ def run(path, output, *, images=None, update=False):
     failure = None
     try:
         client.execute(env=kernel_environment(output, images))
-    except (CellExecutionError, DeadKernelError, AssertionError) as error:
+    except (CellExecutionError, DeadKernelError, AssertionError, AttributeError) as error:
         failure = describe_failure(path, output, client, error)
     finally:  # also where passing on what a cell printed has failed
         unwritten = write_executed(notebook, output / path.name)
@@ -207,7 +207,7 @@ def describe_failure(path, output, client, error):
     have had its last word.
     """
     shown = [o for o in (client.cell.outputs if client.cell else []) if o.output_type == "error"]
-    missed = isinstance(error, AssertionError)
+    missed = isinstance(error, (AssertionError, AttributeError))  # the latter of older ones
     if missed and client.km is not None:
         raise error
     if missed or (shown and shown[-1].ename == "KeyboardInterrupt"):

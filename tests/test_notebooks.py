@@ -146,7 +146,7 @@ importlib.util.find_spec = lambda name, *others: (
 
 class BrokenAutoreload:
     def find_spec(self, name, path=None, target=None):
-        if name == "IPython.extensions.autoreload":
+        if name in ("autoreload", "IPython.extensions.autoreload"):  # IPython 7, newer ones
             raise ModuleNotFoundError("No module named 'imp'")  # as in newer Pythons
 
 sys.meta_path.insert(0, BrokenAutoreload())
