@@ -233,12 +233,12 @@ def contrast(first, second, form=".1f", paired=False):
 
     Paired are numbers of one training each; others are apart where their ranges are.
     """
-    told = " against ".join(f"{mean(row):{form}} ± {stdev(row):{form}}" for row in (first, second))
+    means = " against ".join(f"{mean(row):{form}} ± {stdev(row):{form}}" for row in (first, second))
     pairs = list(zip(first, second, strict=True) if paired else product(first, second))
     shown = ("lower with every seed" if all(a < b for a, b in pairs) else
              "higher with every seed" if all(a > b for a, b in pairs) else
              "within the spread over seeds, so nothing was shown")
-    return f"{told}: {shown}"
+    return f"{means}: {shown}"
 
 
 def gap(first, second, form=".1f"):

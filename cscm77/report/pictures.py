@@ -216,8 +216,8 @@ def plot_networks(parts, title):
         ax.barh(range(len(layers)), [math.log(1 + math.prod(shape)) for shape in shapes],
                 color=COLOURS[5])
         for row, (shape, number) in enumerate(zip(shapes, numbers, strict=True)):
-            told = f"   {number:,} parameters" * (number > 0)
-            ax.text(0.1, row, " x ".join(map(str, shape)) + told, fontsize=7, va="center")
+            parameters = f"   {number:,} parameters" * (number > 0)
+            ax.text(0.1, row, " x ".join(map(str, shape)) + parameters, fontsize=7, va="center")
         ax.set(xticks=[], ylim=(rows - 0.4, -0.6))
         ax.set_yticks(range(len(layers)), names, fontsize=7)
         ax.spines["bottom"].set_visible(False)

@@ -174,13 +174,13 @@ def _lines_and_notes(results):
         rows = [row for row in rows.values() if "error" not in row]
         for samples, ending in (("quality", ""), ("averaged", ", averaged")):
             if any(samples in row for row in rows):
-                lines[model + ending] = _line(rows, samples)
+                lines[model + ending] = _table_row(rows, samples)
     if REAL in results:
-        lines[REAL] = _line([results[REAL]], "quality")
+        lines[REAL] = _table_row([results[REAL]], "quality")
     return lines, notes
 
 
-def _line(rows, samples):
+def _table_row(rows, samples):
     """A line of the table: what the trainings of one model have in common."""
     texts, parameters = [], rows[0].get("parameters")  # real images have none
     for name, (_, form) in COLUMNS.items():

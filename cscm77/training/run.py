@@ -169,9 +169,9 @@ class Run:
         self.save()
         self._stop_if_asked()
 
-    def note(self, *told):
+    def note(self, *values):
         """Note a step in the journal; now and then the bar shows its losses."""
-        self.journal.note(self.epoch, *told)
+        self.journal.note(self.epoch, *values)
         if len(self.journal.log) % READ_EVERY == 0:
             losses = zip(self.journal.SHOWN.items(), self.journal.log.read()[-1], strict=False)
             self._bar.set_postfix({name: f"{loss:{digits}}" for (name, digits), loss in losses},
