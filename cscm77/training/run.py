@@ -93,14 +93,14 @@ class Run:
             return False
         self._saved_at = time.monotonic()
         self._random_now = random_states(self.device, self.loader)
-        state = {"identity": self.identity, "began from": self._began_from,
-                 "made with": {"torch": str(torch.__version__), "device": self.device.type,
-                               "precision": torch.get_float32_matmul_precision()},
-                 "parts": {name: part.state_dict() for name, part in self.parts.items()},
-                 "journal": self.journal.state_dict(), "epoch": self.epoch, "step": self.step,
-                 "random": self._random_now,
-                 "random at the start of the epoch": self._random_at_epoch}
         try:
+            state = {"identity": self.identity, "began from": self._began_from,
+                     "made with": {"torch": str(torch.__version__), "device": self.device.type,
+                                   "precision": torch.get_float32_matmul_precision()},
+                     "parts": {name: part.state_dict() for name, part in self.parts.items()},
+                     "journal": self.journal.state_dict(), "epoch": self.epoch, "step": self.step,
+                     "random": self._random_now,
+                     "random at the start of the epoch": self._random_at_epoch}
             checkpoints.write_checkpoint(self.path, state)
         except (OSError, RuntimeError) as error:
             if not self._warned:
@@ -144,8 +144,8 @@ class Run:
         if self.step > 0:  # the batches in the same order again, without those that were had
             set_random_states(self._random_at_epoch, self.device, self.loader)
             batches = iter(batches)
-            for _ in islice(batches, self.step):
-                pass
+            if sum(1 for _ in islice(batches, self.step)) < self.step:
+                raise ValueError(f"the loader: expected at least {self.step} batches, found fewer")
             print(f"Going on at epoch {self.epoch}, step {self.step}, from {self.path.name}")
         if self._random_now is not None:  # there is a file: what was drawn since does not count
             set_random_states(self._random_now, self.device, self.loader)
