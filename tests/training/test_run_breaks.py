@@ -35,6 +35,7 @@ from cscm77.training.checkpoints import (
     CheckpointError,
     describe_checkpoint,
     read_checkpoint,
+    write_checkpoint,
 )
 
 # ---------------------------------------------------------------- Stop
@@ -251,3 +252,12 @@ def test_a_loss_that_is_nan_never_gets_into_a_checkpoint(path, monkeypatch, trai
     assert all(leaf.isfinite().all() for leaf in leaves(read_checkpoint(path)["parts"])
                if isinstance(leaf, torch.Tensor))
     assert digest(train, path, OTHER_SEED) == plain(train)
+
+
+def test_a_loader_that_has_become_shorter_is_named(path):
+    cut_training(vae, path, 5)
+    state = read_checkpoint(path)
+    write_checkpoint(path, {**state, "step": 6})  # as if there had been more
+    shorter = "the loader: expected at least 6 batches, found fewer"
+    with pytest.raises(ValueError, match=shorter):
+        vae(path)
