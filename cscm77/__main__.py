@@ -7,6 +7,7 @@ results again.
 """
 
 import argparse
+import logging
 import os
 import re
 import subprocess
@@ -174,6 +175,8 @@ def run(path, output, *, images=None, update=False):
     client = TerminalClient(notebook, path.resolve().parent)
     print(f"\n# {path.name}", flush=True)
     failure = None
+    # at Ctrl-C nbclient may shut a kernel down twice, and asyncio then tells of an error lost
+    logging.getLogger("asyncio").setLevel(logging.CRITICAL)
     try:
         client.execute(env=kernel_environment(output, images))
     except (CellExecutionError, DeadKernelError, AssertionError, AttributeError) as error:

@@ -228,6 +228,17 @@ def test_sentences_with_measured_numbers_are_printed_and_not_typed(name):
             assert not typed, f"{typed} in {cell.source[:60]!r}"
 
 
+@every_notebook
+def test_the_code_of_the_brief_is_open_and_that_of_answers_is_folded(name):
+    brief = re.compile(r"\b(?:rel_error|train_vae|run_a_gan|show_images|show_source"
+                       r"|test_\w+)\(")
+    answers = re.compile(r"evidence\.(?:say|table|listing)\(")
+    for cell in code_cells(committed(name)):
+        folded = cell.metadata.get("jupyter", {}).get("source_hidden", False)
+        if folded or answers.search(cell.source):
+            assert folded and not brief.search(cell.source)
+
+
 def test_both_notebooks_find_the_package_in_the_same_way():
     vae, gan = ({cell.source.replace("gan", "vae") for cell in code_cells(committed(name))}
                 for name in NAMES)

@@ -7,13 +7,17 @@ from jinja2 import pass_context
 from nbconvert import HTMLExporter
 from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
 
-# nbconvert's page without the scripts that it would fetch, and with the fonts for formulas that
-# Windows, macOS and Linux have: a browser by itself may take one in which no sign grows
+# nbconvert's page without the scripts that it would fetch, with code folded that JupyterLab folds,
+# and with the fonts for formulas that Windows, macOS and Linux have: a browser by itself may take
+# one in which no sign grows
 TEMPLATE = """{% extends "index.html.j2" %}
 {% block html_head_js %}{% endblock %} {% block html_head_js_mathjax %}{% endblock %}
 {% block html_head_js_mermaidjs %}{% endblock %} {% block jupyter_widgets %}{% endblock %}
 {% block html_head_css %}<style>math { font-size: 110%; font-family: "Cambria Math",
 "STIX Two Math", "Latin Modern Math", "DejaVu Math TeX Gyre", math }</style>{% endblock %}
+{% block input %}{% if cell.metadata.get("jupyter", {}).source_hidden %}<details>
+<summary style="font: 12px sans-serif">code</summary>{{ super() }}</details>
+{% else %}{{ super() }}{% endif %}{% endblock %}
 {% block data_latex %}<div class="jp-OutputArea-output">
 {{ output.data["text/latex"] | markdown2html }}</div>{% endblock %}"""
 # $5 and $6 are amounts: a formula has no space at its ends, no digit behind it, no code within

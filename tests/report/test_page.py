@@ -51,6 +51,15 @@ def test_formulas_stand_in_headings_tables_environments_and_outputs():
     assert page.h1.math and page.th.math
 
 
+def test_code_that_jupyterlab_folds_is_folded_and_shows_what_it_printed():
+    hidden = new_code_cell("x = 1", metadata={"jupyter": {"source_hidden": True}},
+                           outputs=[new_output("stream", text="one")])
+    html, _ = page_of(new_notebook(cells=[hidden, new_code_cell("y = 2")]))
+    (folded,) = BeautifulSoup(html, "html.parser").main("details")
+    assert folded.get_text().split() == ["code", "x", "=", "1"]
+    assert "one" in html and "y" in html
+
+
 def test_functions_and_signs_have_the_spaces_of_a_printed_formula():
     page, _ = read(r"$x = -\log x - \log(x)$")
     log, minus = page.find("mo", string="log"), page.find("mo", form="prefix")
