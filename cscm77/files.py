@@ -15,9 +15,8 @@ FORGOTTEN = 3600  # seconds after which an unfinished file is nobody's any more
 def write_whole(path, data, previous=None):
     """Put bytes or text in the place of a file; it is the old or the new one at any moment.
 
-    The new one is written under a name that no other process uses, and gets its own when all of it
-    is on disk. Its folder is made; the old one is kept as `previous`, if that is given. Raises an
-    OSError where it cannot be written; what was there before is then as it was.
+    Its folder is made; the old one is kept as `previous`, if that is given. Raises an OSError where
+    it cannot be written; what was there before is then as it was.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)

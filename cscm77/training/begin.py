@@ -31,12 +31,11 @@ def begin_vae(epoch, model, loader, cond, val_loader, checkpoint, fresh, learnin
                          f"as in the epochs before, found {learning_rate}")
     # one kernel updates all weights, where the device has it: the same formula, less time
     fused = all(p.device.type in ("cpu", "cuda") for p in parameters)
-    optimizer = (run.parts["Adam"] if goes_on else
-                 torch.optim.Adam(parameters, lr=learning_rate, fused=fused))
-    fields = {} if checkpoint is None else identity.of_vae(
-        model, cond, optimizer, functions, loader)
+    adam = (run.parts["Adam"] if goes_on else
+            torch.optim.Adam(parameters, lr=learning_rate, fused=fused))
+    fields = {} if checkpoint is None else identity.of_vae(model, cond, adam, functions, loader)
     if not goes_on:  # a proxy, or the run that is kept for the model would keep the model
-        run = Run(checkpoint, {"model": weakref.proxy(model), "Adam": optimizer},
+        run = Run(checkpoint, {"model": weakref.proxy(model), "Adam": adam},
                   VAEJournal(model), fields, loader, device_of(model))
         run.restore(fresh=fresh and epoch == 0)
         runs[model] = run

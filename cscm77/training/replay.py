@@ -5,7 +5,6 @@ These networks are so small that a GPU works less long than Python takes to tell
 
 import os
 import warnings
-from contextlib import contextmanager
 
 import torch
 
@@ -71,10 +70,11 @@ class Replayed:
         """Record the step; nothing of it is carried out yet."""
         self.graph, self.inputs, self.settings = None, [x.clone() for x in inputs], self._settings()
         graph, stream = torch.cuda.CUDAGraph(), torch.cuda.current_stream()
-        random_state = torch.cuda.get_rng_state()
+        random_state, groups = torch.cuda.get_rng_state(), self.optimizer.param_groups
+        for group in groups:  # a fused Adam asks for it, and does nothing else then
+            group["capturable"] = True
         try:
-            with _recordable(self.optimizer), torch.cuda.graph(
-                    graph, capture_error_mode="thread_local"):
+            with torch.cuda.graph(graph, capture_error_mode="thread_local"):
                 self.outputs = self.step(*self.inputs)
             self.graph = graph
         except RuntimeError as reason:
@@ -83,6 +83,9 @@ class Replayed:
             _replace_generator(random_state)
             warnings.warn("the step could not be recorded as a CUDA graph, so it is slower: "
                           f"{reason}", RuntimeWarning, stacklevel=4)
+        finally:
+            for group in groups:
+                group["capturable"] = False
 
 
 def _replace_generator(random_state):
@@ -91,16 +94,3 @@ def _replace_generator(random_state):
     generator.set_state(random_state)
     own = torch.cuda.default_generators[torch.cuda.current_device()]
     own.graphsafe_set_state(generator.graphsafe_get_state())
-
-
-@contextmanager
-def _recordable(optimizer):
-    """Tell Adam that it is being recorded; that of the fused kind does nothing else then."""
-    groups = optimizer.param_groups
-    for group in groups:
-        group["capturable"] = True
-    try:
-        yield
-    finally:
-        for group in groups:
-            group["capturable"] = False

@@ -17,7 +17,6 @@ import torch
 
 from cscm77.files import reason_of, remove_unfinished
 from cscm77.training import checkpoints
-from cscm77.training.checkpoints import CheckpointError, random_states, set_random_states
 from cscm77.training.identity import check_same_run, digest_of_weights
 from cscm77.utils import progress_bar
 
@@ -70,7 +69,7 @@ class Run:
         self.epoch, self.step = state["epoch"], state["step"]
         self._random_now = state["random"]
         self._random_at_epoch = state["random at the start of the epoch"]
-        set_random_states(self._random_now, self.device, self.loader)
+        checkpoints.set_random_states(self._random_now, self.device, self.loader)
         ours, self._began_from = self._began_from, state["began from"]
         if ours not in (self._began_from, digest_of_weights(self.parts.values())):
             print(f"{self.path.name} began from other weights than these, and goes on with its "
@@ -80,8 +79,8 @@ class Run:
         """Refuse other losses, noise or data than before, and a file that another training has."""
         check_same_run(self.path, identity, self.identity)
         if _owners.get(self.path) is not self:
-            raise CheckpointError(f"{self.path.name}: another training has this file since; "
-                                  "give each training a checkpoint of its own")
+            raise checkpoints.CheckpointError(f"{self.path.name}: another training has this file "
+                                              "since; give each training a checkpoint of its own")
 
     def save(self):
         """Write the checkpoint, if there is a path for it; tells whether it was written.
@@ -92,7 +91,7 @@ class Run:
         if self.path is None:
             return False
         self._saved_at = time.monotonic()
-        self._random_now = random_states(self.device, self.loader)
+        self._random_now = checkpoints.random_states(self.device, self.loader)
         try:
             state = {"identity": self.identity, "began from": self._began_from,
                      "made with": {"torch": str(torch.__version__), "device": self.device.type,
@@ -142,15 +141,15 @@ class Run:
     def steps(self, batches):
         """Yield what is left of an epoch's batches; saves, and stops, between two steps."""
         if self.step > 0:  # the batches in the same order again, without those that were had
-            set_random_states(self._random_at_epoch, self.device, self.loader)
+            checkpoints.set_random_states(self._random_at_epoch, self.device, self.loader)
             batches = iter(batches)
             if sum(1 for _ in islice(batches, self.step)) < self.step:
                 raise ValueError(f"the loader: expected at least {self.step} batches, found fewer")
             print(f"Going on at epoch {self.epoch}, step {self.step}, from {self.path.name}")
         if self._random_now is not None:  # there is a file: what was drawn since does not count
-            set_random_states(self._random_now, self.device, self.loader)
+            checkpoints.set_random_states(self._random_now, self.device, self.loader)
         if self.step == 0:
-            self._random_at_epoch = random_states(self.device, self.loader)
+            self._random_at_epoch = checkpoints.random_states(self.device, self.loader)
         for batch in batches:
             self._in_step = True
             yield batch
@@ -173,9 +172,8 @@ class Run:
         """Note a step in the journal; now and then the bar shows its losses."""
         self.journal.note(self.epoch, *values)
         if len(self.journal.log) % READ_EVERY == 0:
-            losses = zip(self.journal.SHOWN.items(), self.journal.log.read()[-1], strict=False)
-            self._bar.set_postfix({name: f"{loss:{digits}}" for (name, digits), loss in losses},
-                                  refresh=False)
+            losses = self.journal.log.read()[-1]
+            self._bar.set_postfix_str(self.journal.SHOWN.format(*losses), refresh=False)
         self._bar.update()
 
     def _stop_if_asked(self):
