@@ -3,6 +3,7 @@
 Axes: N images in a batch, D = 784 pixels, Z latents or noise dimensions, C classes.
 """
 
+import copy
 from functools import partial
 from operator import length_hint
 from pathlib import Path
@@ -18,16 +19,7 @@ from cscm77.report.pictures import GrowingRows, draw_digits, save_picture
 from cscm77.training.begin import begin_gan, begin_vae, runs, show_restored_epoch
 from cscm77.training.journal import GANHistory, LossLog, VAEEpoch, VAELosses
 from cscm77.training.replay import Replayed
-from cscm77.utils import (
-    copy_of,
-    device_of,
-    dtype_of,
-    eval_mode,
-    frozen,
-    initialize_weights,
-    one_hot,
-    seeded,
-)
+from cscm77.utils import device_of, dtype_of, eval_mode, frozen, initialize_weights, one_hot, seeded
 from gan import sample_noise
 from vae import kl_divergence, loss_function
 
@@ -127,12 +119,11 @@ def negative_elbo(model, x, *c):
 def averaged_vae(model):
     """The exponential average of a model's weights over its training: a model of its own, in eval.
 
-    `train_vae` keeps it beside the model (decay 0.995 a step); a model that it has not trained is a
-    ValueError.
+    `train_vae` keeps it beside the model (decay 0.995 a step); others than its are a ValueError.
     """
     if model not in runs:
         raise ValueError("model: expected one that train_vae has trained, found another")
-    return copy_of(runs[model].journal.average.module)
+    return copy.deepcopy(runs[model].journal.average.module)
 
 
 def vae_inputs(model, x, labels, cond):
@@ -191,8 +182,7 @@ def discriminator_step(D, G, D_solver, discriminator_loss, real, noise):
 def generator_step(D, G, G_solver, generator_loss, noise):
     """One step of G on D's scores of its images; D stays as it is.
 
-    Returns the loss before the step, and the images that it was taken on, (N, 784), both without
-    gradient.
+    Returns the loss before the step and the images (N, 784) that it was taken on, without gradient.
     """
     with frozen(D):  # gradients pass through D to G, but none are made for D's weights
         fake = G(noise)
@@ -223,8 +213,7 @@ def run_a_gan(D, G, D_solver, G_solver, discriminator_loss, generator_loss, save
         noise_size: Z.
         num_epochs: passes over the training images.
         loader_train: batches of (images in [0, 1], labels); the default MNIST ones when not given.
-        checkpoint: path of the file to save to (after every epoch, every half minute, at *Stop*)
-            and to go on from; a finished training shows its result again.
+        checkpoint: path of a file, as in `train_vae`; a finished training shows its result again.
         fresh: whether to start over though there is a checkpoint; that one is kept.
         probability: turns D's scores into probabilities of being real, for the curves alone; those
             of a least-squares GAN are near 0 and 1 as they are.

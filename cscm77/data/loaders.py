@@ -1,8 +1,7 @@
 """MNIST files -> tensors on the device -> batches, without any work per image.
 
-Axes: N images, B images in a batch. Pixels are float32 in [0, 1], exactly what torchvision's
-`ToTensor` makes of the files' bytes. They stay bytes until a batch is asked for: a quarter of the
-memory, and no slower.
+Axes: N images, B images in a batch. Pixels are float32 in [0, 1], exactly as `ToTensor` makes them;
+they stay bytes until a batch is asked for: a quarter of the memory, and no slower.
 """
 
 import os
@@ -26,10 +25,7 @@ Loaders = namedtuple("Loaders", "train val test")  # the splits of a data set, a
 
 
 class Digits(Dataset):
-    """Images (N, 28, 28), as bytes, and labels (N,), 0 to 9, kept on one device.
-
-    A `DataLoader` with `gather` takes a batch in one indexing operation; titles name the data.
-    """
+    """Images (N, 28, 28), as bytes, and labels (N,), 0 to 9, on one device; a name for titles."""
 
     def __init__(self, pixels, labels, name, device):
         self.pixels = pixels.to(device).unsqueeze(1)  # (N, 1, 28, 28)
@@ -54,7 +50,7 @@ class Digits(Dataset):
         return self._in_unit_range(self.pixels[index]), self.labels[index]
 
     def __getitems__(self, indices):
-        """The images (B, 1, 28, 28) and labels (B,) at a list of B indices, for `gather`."""
+        """The images (B, 1, 28, 28) and labels (B,) at B indices, taken at once for `gather`."""
         rows = torch.tensor(indices)
         rows = torch.where(rows < 0, rows + len(self), rows)  # -1 is the last, as in a list
         rows = rows.to(self.labels.device, non_blocking=True)  # a GPU is not waited for

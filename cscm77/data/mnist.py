@@ -1,7 +1,6 @@
 """The four MNIST files: found on disk, fetched where missing, believed when their md5 is right.
 
-Whether a file is zipped is read off its first bytes, not off its name, since some browsers unzip
-while they download.
+Whether a file is zipped is read off its first bytes, since some browsers unzip what they download.
 """
 
 import contextlib
@@ -21,12 +20,10 @@ from cscm77.files import reason_of, remove_unfinished, write_whole
 from cscm77.utils import progress_bar
 
 DataFile = namedtuple("DataFile", "name size md5")  # of its bytes, unzipped
-FILES = (
-    DataFile("train-images-idx3-ubyte", 47_040_016, "6bbc9ace898e44ae57da46a324031adb"),
-    DataFile("train-labels-idx1-ubyte", 60_008, "a25bea736e30d166cdddb491f175f624"),
-    DataFile("t10k-images-idx3-ubyte", 7_840_016, "2646ac647ad5339dbf082846283269ea"),
-    DataFile("t10k-labels-idx1-ubyte", 10_008, "27ae3e4e09519cfbb04c329615203637"),
-)
+FILES = (DataFile("train-images-idx3-ubyte", 47_040_016, "6bbc9ace898e44ae57da46a324031adb"),
+         DataFile("train-labels-idx1-ubyte", 60_008, "a25bea736e30d166cdddb491f175f624"),
+         DataFile("t10k-images-idx3-ubyte", 7_840_016, "2646ac647ad5339dbf082846283269ea"),
+         DataFile("t10k-labels-idx1-ubyte", 10_008, "27ae3e4e09519cfbb04c329615203637"))
 LAYOUTS = ("MNIST/raw", "raw", "")  # the first is torchvision's, and where downloads go
 MIRRORS = ("https://ossci-datasets.s3.amazonaws.com/mnist/",  # torchvision's
            "https://storage.googleapis.com/cvdf-datasets/mnist/")

@@ -7,8 +7,7 @@ pixel by its distance to the line, put the ink's centre of mass in the middle of
     python -m cscm77.studies.stand_ins --mnist DIR     measures how near they come to MNIST
 
 Axes: N digits, W ways of writing, C control points of a way, P points along the pen line, B = 20,
-the box's side. The last axis of a point is (x, y): x grows to the right and y downwards, like the
-columns and rows of a picture.
+the box's side. The last axis of a point is (x, y): x grows to the right and y downwards.
 """
 
 import math
@@ -88,8 +87,7 @@ def _one_thread_of_float32():
 def stand_in_digits(seed=0, device="cpu"):
     """60,000 training and 10,000 test digits, each as often as in MNIST, in random order.
 
-    Returns (images, labels) twice, (N, 28, 28) uint8 and (N,) int64 on `device`, drawn from the
-    seeds 2 * seed and 2 * seed + 1.
+    Returns (images, labels) twice, (N, 28, 28) uint8 and (N,) int64; seeds 2 * seed, 2 * seed + 1.
     """
     sets = []
     for part, counts in enumerate((TRAIN_COUNTS, TEST_COUNTS), 2 * seed):

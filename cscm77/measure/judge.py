@@ -90,19 +90,17 @@ def judge_of(loaders, folder):
     """
     train, test = loaders.train.dataset, loaders.test.dataset
     path = Path(folder).expanduser() / "judge" / f"{len(train)} of {train.name}.pt"
-    provenance = {"version": VERSION, "data": train.name, "images": len(train),
-                  "test images": len(test)}
+    about = {"version": VERSION, "data": train.name, "images": len(train), "test images": len(test)}
     judge = Judge().to(train.pixels.device)
     judge.made_from = f"{len(train):,} images of {train.name}"
     kept = None
     with suppress(CheckpointError):  # a judge can always be trained again
         kept = read_checkpoint(path)
-    if kept is None or kept.get("about") != provenance:
+    if kept is None or kept.get("about") != about:
         print(f"Training the judge on {judge.made_from}, once.")
         train_judge(judge, train)
-        right = judge.read(test.images).labels == test.labels.cpu()
-        kept = {"about": provenance, "weights": judge.state_dict(),
-                "accuracy": right.double().mean().item()}
+        accuracy = (judge.read(test.images).labels == test.labels.cpu()).double().mean().item()
+        kept = {"about": about, "weights": judge.state_dict(), "accuracy": accuracy}
         try:
             write_checkpoint(path, kept)
         except (OSError, RuntimeError) as error:

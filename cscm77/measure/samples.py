@@ -37,8 +37,7 @@ def where_torchmetrics_is_installed():
 def generate(network, latents, low=0.0):
     """Turn latents (N, Z) into images in [0, 1], (N, 1, 28, 28), in eval mode, without gradient.
 
-    By a generator or a decoder: (N, Z) -> (N, ...), square pictures from `low` to 1, where `low`
-    is 0 for a sigmoid and -1 for a tanh.
+    By a network (N, Z) -> (N, ...), square pictures from `low` to 1: 0 of a sigmoid, -1 of a tanh.
     """
     latents = latents.to(device_of(network), dtype_of(network))
     with measuring(network):

@@ -5,10 +5,8 @@ make one ratio; so do the times of our step and of its matrix products alone. A 
 in `ROWS`, a loop as in `LOOPS`.
 """
 
-import io
 import sys
 from collections import defaultdict
-from contextlib import redirect_stdout
 from functools import partial
 from operator import truediv
 from pathlib import Path
@@ -39,8 +37,7 @@ COLUMNS = {  # title: the loop, and the arithmetic that it is measured in
     "reference": ("reference", partial(arithmetic, "highest", flush=False)),
     "ours, strict float32": ("ours", partial(arithmetic, "highest", flush=True)),
     "ours, medium": ("ours", partial(arithmetic, "medium", flush=True))}
-TITLES = (*COLUMNS, "ratio, strict", "ratio, medium",
-          "ours over its own products, strict / medium")
+TITLES = (*COLUMNS, "ratio, strict", "ratio, medium", "ours over its own products, strict / medium")
 
 
 def gan_epoch(D, G, batches):
@@ -61,12 +58,9 @@ def train(model, loop, batches):
     reset_seed(SEED)
     networks = [make().to(default_device()) for make in NETWORKS[model]]
     vae_loop, gan_loop = LOOPS[loop]
+    train_all = partial(vae_loop, cond=model == "cvae") if model in VAES else gan_loop
     start = now()
-    with redirect_stdout(io.StringIO()):
-        if model in VAES:
-            vae_loop(*networks, batches, cond=model == "cvae")
-        else:
-            gan_loop(*networks, batches)
+    results_file.quietly(lambda: train_all(*networks, batches))
     [seconds] = intervals([start, now()])
     return seconds, networks
 

@@ -1,8 +1,7 @@
 """A file of results that a long command adds to, one training at a time, and its command line.
 
 Stopped, the command goes on where it stood. The file is JSON: {"provenance": {field: value},
-"results": {name of a training: row}}. A row has the measures that the command promises, or an
-"error" alone.
+"results": {name of a training: row}}. A row has all measures of the command, or an "error" alone.
 """
 
 import argparse
@@ -114,7 +113,6 @@ def _train_missing(study, options, provenance, trainings):
 
 
 def _kept_results(study, path, provenance):
-    """The results to go on from; none where the command begins."""
     if not path.exists():
         return {}
     made = read_results(study, path)
