@@ -196,9 +196,7 @@ def generator_step(D, G, G_solver, generator_loss, noise):
 def run_a_gan(D, G, D_solver, G_solver, discriminator_loss, generator_loss, save_filename,
               show_every=250, batch_size=128, noise_size=96, num_epochs=10, *, loader_train=None,
               checkpoint=None, fresh=False, probability=torch.sigmoid, score=None):
-    """Train a GAN: one step of D, one of G, batch by batch; Goodfellow et al. (2014), algorithm 1.
-
-    Returns a `GANHistory`: losses, probabilities, the averaged generator.
+    """Train a GAN, batch by batch: Goodfellow et al. (2014), algorithm 1; returns a `GANHistory`.
 
     Args:
         D: discriminator, (N, 784) in [-1, 1] -> (N, 1).

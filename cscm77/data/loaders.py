@@ -70,6 +70,8 @@ def mnist_loaders(batch_size=128, num_val=5000, root=None, source="auto", device
     drop_last=True)` under the same seed. The other two keep the order of the files and the last
     partial batch, and leave torch's global random generator alone. CSCM77_IMAGES=N in the
     environment keeps the first N images of every split; CSCM77_SOURCE names what "auto" stands for.
+    Returns Loaders(train, val, test) of (images (N, 1, 28, 28) in [0, 1], labels (N,)); their
+    `dataset` is a `Digits`. No MNIST, where it was to be that, is an `MNISTUnavailable`.
 
     Args:
         batch_size: N of every training batch.
@@ -79,10 +81,6 @@ def mnist_loaders(batch_size=128, num_val=5000, root=None, source="auto", device
         source: "mnist" (or an error), "strokes" (stand-in digits drawn from pen strokes) or "auto":
             MNIST, and stand-in digits where it cannot be had.
         device: where the images are kept; else "cuda" where there is one, or "cpu".
-
-    Returns:
-        Loaders(train, val, test) of (images (N, 1, 28, 28) in [0, 1], labels (N,)); their `dataset`
-        is a `Digits`. No MNIST, where it was to be that, is an `MNISTUnavailable`.
     """
     limit = os.environ.get("CSCM77_IMAGES") or str(TRAINING_IMAGES)
     limit = check_whole("CSCM77_IMAGES", int(limit) if limit.isdecimal() else limit)

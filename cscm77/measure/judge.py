@@ -2,7 +2,6 @@
 
 It is trained once for a data set, on the training split alone, from one seed and in float32, and
 kept on disk. Every number that rests on it should be read beside its accuracy on the test images.
-
 Axes: N images, F = 128 features, C = 10 classes.
 """
 
@@ -84,10 +83,7 @@ class Judge(nn.Module):
 
 
 def judge_of(loaders, folder):
-    """The judge of a data set, in eval mode and frozen: the one on disk, or a new one, kept there.
-
-    On the loaders' device, kept in a folder beside the checkpoints; the test images measure it.
-    """
+    """The judge of a data set, in eval mode and frozen: the one in a folder, or a new one, kept."""
     train, test = loaders.train.dataset, loaders.test.dataset
     path = Path(folder).expanduser() / "judge" / f"{len(train)} of {train.name}.pt"
     about = {"version": VERSION, "data": train.name, "images": len(train), "test images": len(test)}

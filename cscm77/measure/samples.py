@@ -3,7 +3,6 @@
 Samples are compared with real images in the features of the judge (cscm77/measure/judge.py);
 statistics are in float64. The Frechet and the kernel distance here are those of a classifier of
 digits: they cannot be compared with an "FID" or "KID" in the features of Inception.
-
 Axes: N samples, M real images, F features, Z latents, C classes.
 """
 

@@ -1,8 +1,7 @@
 """The training loops as the coursework's brief writes them, timed against this package's.
 
 The two take turns in one process, on the same networks, images and seeds, and the times of a round
-make one ratio; so do the times of our step and of its matrix products alone. A model is named as
-in `ROWS`, a loop as in `LOOPS`.
+make one ratio; so do those of our step and of its products. Models and loops: `ROWS`, `LOOPS`.
 """
 
 import sys
@@ -19,7 +18,6 @@ import torch
 import gan
 from cscm77.report.evidence import as_markdown
 from cscm77.studies import reference, results_file
-from cscm77.studies.reference import WatchedBatches, intervals, now
 from cscm77.studies.results_file import BATCH_SIZE, PIXELS
 from cscm77.utils import arithmetic, default_device, keep_freed_memory, processor_name, reset_seed
 from cscm77_helper import run_a_gan, show_images, train_vae
@@ -59,9 +57,9 @@ def train(model, loop, batches):
     networks = [make().to(default_device()) for make in NETWORKS[model]]
     vae_loop, gan_loop = LOOPS[loop]
     train_all = partial(vae_loop, cond=model == "cvae") if model in VAES else gan_loop
-    start = now()
+    start = reference.now()
     results_file.quietly(lambda: train_all(*networks, batches))
-    [seconds] = intervals([start, now()])
+    [seconds] = reference.intervals([start, reference.now()])
     return seconds, networks
 
 
@@ -69,9 +67,9 @@ def time_model(model, loop, loader, steps):
     """The seconds of an epoch of a VAE, or the median of so many first steps of a GAN."""
     if model in VAES:
         return train(model, loop, loader)[0]
-    batches = WatchedBatches(loader, steps)
+    batches = reference.WatchedBatches(loader, steps)
     train(model, loop, batches)
-    return median(intervals(batches.asked))
+    return median(reference.intervals(batches.asked))
 
 
 def measure_in_turns(row, columns, rounds, measure, measure_products=None):
@@ -97,7 +95,7 @@ def measure_model(model, loaders, rounds, steps):
     """Measure a model by its loops' loaders; steps: of a GAN and of the products, in a round."""
     for loop, its_arithmetic in COLUMNS.values():  # to warm up; our last one's products are timed
         with its_arithmetic():
-            batches = WatchedBatches(loaders[loop], 4, record=True)
+            batches = reference.WatchedBatches(loaders[loop], 4, record=True)
             train(model, loop, batches)
     at_once = len(loaders["ours"]) if model in VAES else 1  # steps that are timed as one
     return measure_in_turns(
@@ -108,10 +106,10 @@ def measure_model(model, loaders, rounds, steps):
 def measure_pictures(images, rounds):
     """Measure the drawing of images (N, ...), to the finished pixels; it multiplies nothing."""
     def measure(loop):
-        start = now()
+        start = reference.now()
         (show_images if loop == "ours" else reference.show_images_as_axes)(images)
         plt.gcf().canvas.draw()  # matplotlib puts the work off until it must
-        [seconds] = intervals([start, now()])
+        [seconds] = reference.intervals([start, reference.now()])
         plt.close()
         return seconds
 
@@ -139,18 +137,6 @@ def cells(row, times):
     floors = [median_ratio(times[title], times[title, "products"]) for title in ours]
     return (*(median_text(row, times[title]) for title in COLUMNS), *ratios,
             "-" if row == "pictures" else " / ".join(floors))
-
-
-def conditions(data, rounds, steps):
-    """What the table was made from, the training `Digits` and {row: steps}, and how to read it."""
-    processor, cores = processor_name(data.pixels.device), torch.get_num_threads()
-    return f"""\
-{processor}, cores used: {cores}, torch {torch.__version__};
-{data.name}, {len(data):,} training images, rounds: {rounds}, seed {SEED}.
-A GAN's step is the median of {steps['fc-gan']} (DC-GAN: {steps['dc-gan']}) in a round.
-Times are medians over the rounds, ratios medians of those within a round.
-Last column: our step over its matrix products and convolutions alone, at their own shapes and
-the same precision; 1 would mean that nothing else takes time."""
 
 
 def main(arguments=None):
@@ -182,7 +168,7 @@ def parse(arguments):
 
 
 def run(options):
-    """Measure what the options ask for, and print the table."""
+    """Measure what the options ask for; print the table under what it is made from."""
     ours = results_file.load_images(options).train
     data = ours.dataset
     loaders = {"reference": reference.reference_loader(data), "ours": ours}
@@ -192,7 +178,16 @@ def run(options):
         times = (measure_pictures(data[:BATCH_SIZE][0], options.rounds) if row == "pictures" else
                  measure_model(row, loaders, options.rounds, steps[row]))
         lines[ROWS[row]] = cells(row, times)
-    print(f"\n{conditions(data, options.rounds, steps)}\n\n{as_markdown('', TITLES, lines)}")
+    processor, cores = processor_name(data.pixels.device), torch.get_num_threads()
+    print(f"""
+{processor}, cores used: {cores}, torch {torch.__version__};
+{data.name}, {len(data):,} training images, rounds: {options.rounds}, seed {SEED}.
+A GAN's step is the median of {steps['fc-gan']} (DC-GAN: {steps['dc-gan']}) in a round.
+Times are medians over the rounds, ratios medians of those within a round.
+Last column: our step over its matrix products and convolutions alone, at their own shapes and
+the same precision; 1 would mean that nothing else takes time.
+
+{as_markdown('', TITLES, lines)}""")
 
 
 if __name__ == "__main__":

@@ -80,10 +80,9 @@ def read_results(study, path):
 
 def made_from(made, seeds):
     """What a table of `read_results` was made from, as its first line says it."""
-    seeds = sorted(set(seeds))
-    data = "{data}, {training images:,} training images, {epochs} epochs"
-    return (data.format(**made["provenance"])
-            + f", seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))}")
+    seeds = [str(seed) for seed in sorted(set(seeds))]
+    form = "{data}, {training images:,} training images, {epochs} epochs, seed{s} {seeds}"
+    return form.format(**made["provenance"], s="s" * (len(seeds) > 1), seeds=", ".join(seeds))
 
 
 def _train_missing(study, options, provenance, trainings):

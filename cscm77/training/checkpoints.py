@@ -5,7 +5,6 @@ A checkpoint is a dictionary of plain types and tensors, written by `torch.save`
 """
 
 import io
-import numbers
 import pickle
 import random
 import warnings
@@ -47,8 +46,7 @@ def _plain(value):
         return {key: _plain(item) for key, item in value.items()}
     if type(value) in (list, tuple):
         return type(value)(map(_plain, value))
-    numpys = isinstance(value, numbers.Number) and hasattr(value, "item")
-    return value.item() if numpys else value
+    return value.item() if isinstance(value, np.number) else value
 
 
 def read_checkpoint(path):

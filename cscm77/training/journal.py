@@ -201,10 +201,8 @@ def averaged(network, decay, every=AVERAGE_EVERY):
 
 @torch.no_grad()
 def _move_towards(averages, values, updates, decay):
-    """Move averages towards values, in place; the share that stays grows from 2/11 to `decay`.
-
-    The first weights know nothing: an average that remembered them for long would be behind.
-    """
+    """Move averages towards values, in place; the share that stays grows from 2/11 to `decay`."""
+    # The first weights know nothing: an average that remembered them for long would be behind.
     weight = 1 - ((1 + updates) / (10 + updates)).clamp(max=decay)  # a tensor, never fetched
     for average, value in zip(averages, values, strict=True):
         if average.is_floating_point():

@@ -16,10 +16,9 @@ class Replayed:
     """A step that is taken as it is a few times, then recorded, and from there on replayed.
 
     That is only on a GPU, on inputs of one shape, where the optimizer is a fused Adam and the step
-    never waits for the device; the numbers are the same either way. CSCM77_GRAPHS=0 in the
-    environment turns it off: whatever a step reads beside its inputs, the networks, the optimizer
-    and torch's random numbers, a counter of steps for example, is recorded as it was. What a step
-    returns is good until the next.
+    never waits for the device; the numbers are the same either way. What a step returns is good
+    until the next. CSCM77_GRAPHS=0 in the environment turns it off: what a step reads beside
+    inputs, networks, optimizer and random numbers, say a counter of steps, is recorded as it was.
     """
 
     def __init__(self, step, optimizer):

@@ -29,24 +29,21 @@ _owners = weakref.WeakValueDictionary()  # path -> the run of this process that 
 class Run:
     """The state of one training: its parts, its place, its journal, random numbers, and their file.
 
-    The place is the number of finished epochs and of the steps taken in the next one; the parts are
-    {name: model or optimizer}. The checkpoint of another `identity`, {field: plain value}, is
-    refused. Without one nothing is saved, and the random numbers are left to the caller.
+    The place: finished epochs, and steps taken in the next; the parts: {name: model or optimizer}.
+    Another `identity`'s checkpoint is refused; without one nothing is saved, no random number set.
     """
 
     def __init__(self, checkpoint, parts, journal, identity, loader, device):
         self.path, self.parts = path_of(checkpoint), {**parts, **journal.networks}
         self.journal, self.identity, self.loader, self.device = journal, identity, loader, device
-        self.epoch, self.step, self.broken = 0, 0, False
-        self._random_now, self._random_at_epoch = None, None
-        self._saved_at, self._warned, self._stop_asked = time.monotonic(), False, False
-        self._in_step, self._bar, self._began_from = False, None, None
+        self.epoch, self.step, self._saved_at = 0, 0, time.monotonic()
+        self.broken = self._warned = self._stop_asked = self._in_step = False
+        self._random_now = self._random_at_epoch = self._began_from = self._bar = None
 
     def restore(self, fresh=False):
         """Take up the run of the checkpoint, if there is one; the file is this run's from now on.
 
-        `fresh` starts over, and keeps the file under another name. Raises `CheckpointError` where
-        it is damaged, or of another run.
+        `fresh` starts over and keeps the old one; a damaged or another run's: `CheckpointError`.
         """
         if self.path is None:
             return
@@ -85,8 +82,7 @@ class Run:
     def save(self):
         """Write the checkpoint, if there is a path for it; tells whether it was written.
 
-        Where that fails, it says so once, and the training goes on. A loss that is not a finite
-        number is a `FloatingPointError`; the last checkpoint stays.
+        Where that fails, it says so once; a loss that is not finite is a `FloatingPointError`.
         """
         if self.path is None:
             return False
