@@ -18,6 +18,7 @@ import torch
 import gan
 from cscm77.report.evidence import as_markdown
 from cscm77.studies import reference, results_file
+from cscm77.studies.reference import WatchedBatches, intervals, now
 from cscm77.studies.results_file import BATCH_SIZE, PIXELS
 from cscm77.utils import arithmetic, default_device, keep_freed_memory, processor_name, reset_seed
 from cscm77_helper import run_a_gan, show_images, train_vae
@@ -57,9 +58,9 @@ def train(model, loop, batches):
     networks = [make().to(default_device()) for make in NETWORKS[model]]
     vae_loop, gan_loop = LOOPS[loop]
     train_all = partial(vae_loop, cond=model == "cvae") if model in VAES else gan_loop
-    start = reference.now()
+    start = now()
     results_file.quietly(lambda: train_all(*networks, batches))
-    [seconds] = reference.intervals([start, reference.now()])
+    [seconds] = intervals([start, now()])
     return seconds, networks
 
 
@@ -67,9 +68,9 @@ def time_model(model, loop, loader, steps):
     """The seconds of an epoch of a VAE, or the median of so many first steps of a GAN."""
     if model in VAES:
         return train(model, loop, loader)[0]
-    batches = reference.WatchedBatches(loader, steps)
+    batches = WatchedBatches(loader, steps)
     train(model, loop, batches)
-    return median(reference.intervals(batches.asked))
+    return median(intervals(batches.asked))
 
 
 def measure_in_turns(row, columns, rounds, measure, measure_products=None):
@@ -95,7 +96,7 @@ def measure_model(model, loaders, rounds, steps):
     """Measure a model by its loops' loaders; steps: of a GAN and of the products, in a round."""
     for loop, its_arithmetic in COLUMNS.values():  # to warm up; our last one's products are timed
         with its_arithmetic():
-            batches = reference.WatchedBatches(loaders[loop], 4, record=True)
+            batches = WatchedBatches(loaders[loop], 4, record=True)
             train(model, loop, batches)
     at_once = len(loaders["ours"]) if model in VAES else 1  # steps that are timed as one
     return measure_in_turns(
@@ -106,10 +107,10 @@ def measure_model(model, loaders, rounds, steps):
 def measure_pictures(images, rounds):
     """Measure the drawing of images (N, ...), to the finished pixels; it multiplies nothing."""
     def measure(loop):
-        start = reference.now()
+        start = now()
         (show_images if loop == "ours" else reference.show_images_as_axes)(images)
         plt.gcf().canvas.draw()  # matplotlib puts the work off until it must
-        [seconds] = reference.intervals([start, reference.now()])
+        [seconds] = intervals([start, now()])
         plt.close()
         return seconds
 
