@@ -127,8 +127,7 @@ def negative_elbo(model, x, *c):
 def averaged_vae(model):
     """The exponential average of a model's weights over its training: a model of its own, in eval.
 
-    `train_vae` keeps it beside the model (decay 0.995 a step); a model that it has not trained is a
-    ValueError.
+    `train_vae` keeps it beside the model (decay 0.995 a step); others than its are a ValueError.
     """
     if model not in runs:
         raise ValueError("model: expected one that train_vae has trained, found another")
@@ -191,8 +190,7 @@ def discriminator_step(D, G, D_solver, discriminator_loss, real, noise):
 def generator_step(D, G, G_solver, generator_loss, noise):
     """One step of G on D's scores of its images; D stays as it is.
 
-    Returns the loss before the step, and the images that it was taken on, (N, 784), both without
-    gradient.
+    Returns the loss before the step and the images (N, 784) that it was taken on, without gradient.
     """
     with frozen(D):  # gradients pass through D to G, but none are made for D's weights
         fake = G(noise)
@@ -206,9 +204,7 @@ def generator_step(D, G, G_solver, generator_loss, noise):
 def run_a_gan(D, G, D_solver, G_solver, discriminator_loss, generator_loss, save_filename,
               show_every=250, batch_size=128, noise_size=96, num_epochs=10, *, loader_train=None,
               checkpoint=None, fresh=False, probability=torch.sigmoid, score=None):
-    """Train a GAN: one step of D, one of G, batch by batch; Goodfellow et al. (2014), algorithm 1.
-
-    Returns a `GANHistory`: losses, probabilities, the averaged generator.
+    """Train a GAN, batch by batch: Goodfellow et al. (2014), algorithm 1; returns a `GANHistory`.
 
     Args:
         D: discriminator, (N, 784) in [-1, 1] -> (N, 1).
@@ -223,8 +219,7 @@ def run_a_gan(D, G, D_solver, G_solver, discriminator_loss, generator_loss, save
         noise_size: Z.
         num_epochs: passes over the training images.
         loader_train: batches of (images in [0, 1], labels); the default MNIST ones when not given.
-        checkpoint: path of the file to save to (after every epoch, every half minute, at *Stop*)
-            and to go on from; a finished training shows its result again.
+        checkpoint: path of a file, as in `train_vae`; a finished training shows its result again.
         fresh: whether to start over though there is a checkpoint; that one is kept.
         probability: turns D's scores into probabilities of being real, for the curves alone; those
             of a least-squares GAN are near 0 and 1 as they are.

@@ -161,15 +161,12 @@ def check_solver(name, solver, network):
     expected = f"an optimizer of {name[0]}'s parameters"
     if not hasattr(solver, "param_groups"):
         raise _refusal(name, expected, shape_of(solver))
-    steered = {id(p) for group in solver.param_groups for p in group["params"]}
-    own = {key: id(p) for key, p in network.named_parameters()
-           if p.requires_grad or id(p) in steered}
-    missing = [key for key in own if own[key] not in steered]
-    others = len(steered - set(own.values()))
-    if missing:
+    moves = {id(p) for group in solver.param_groups for p in group["params"]}
+    own = {key: id(p) for key, p in network.named_parameters() if p.requires_grad or id(p) in moves}
+    if missing := [key for key in own if own[key] not in moves]:
         raise _refusal(name, expected, f"one that misses {len(missing)} of {len(own)} "
                                        f"({missing[0]} first): they would never learn")
-    if others:
+    if others := len(moves - set(own.values())):
         raise _refusal(name, expected, f"one of {others} other tensors beside: "
                                        "it would move them too")
 
@@ -224,8 +221,7 @@ def check_batch(batch):
         raise _refusal("labels", expected, f"{number} ({shape_of(labels)})")
 
 
-def check_batch_size(batch_size, found):
+def check_batch_size(size, found):
     """Refuse a loader's batch of another size than the training was told."""
-    if found != batch_size:
-        raise _refusal("batch_size", f"batches of {batch_size} images from the loader",
-                       f"one of {found}")
+    if found != size:
+        raise _refusal("batch_size", f"batches of {size} images from the loader", f"one of {found}")

@@ -27,11 +27,9 @@ def reset_seed(number):
 
 
 def keep_freed_memory():
-    """Let freed memory wait for the next tensor: else the system is asked for it at each step.
-
-    Linux's C library keeps blocks as large as the largest that it has seen freed, if that is below
-    32 MiB; elsewhere this does nothing.
-    """
+    """Let freed memory wait for the next tensor: else the system is asked for it at each step."""
+    # Linux's C library keeps blocks as large as the largest that it has seen freed, if that is
+    # below 32 MiB; elsewhere this does nothing.
     torch.empty(2**25 - 2**16, dtype=torch.uint8)  # freed at once
 
 
@@ -152,11 +150,8 @@ def initialize_weights(m):
 
 
 def channels_last(network, optimizer=None):
-    """Turn the order of 2-D convolutions' weights in memory into the one that is read fastest.
-
-    In place: the numbers and the `Parameter` objects stay. What an optimizer keeps of each weight
-    takes the same order, since fused Adam walks through both as they lie in memory.
-    """
+    """Turn the order of 2-D convolutions' weights in memory into the one read fastest, in place."""
+    # And that of what an optimizer keeps: fused Adam walks through both as they lie in memory.
     for p in network.parameters():
         kept = optimizer.state.get(p, {}) if optimizer is not None else {}
         for tensor in (p, p.grad, *kept.values()):
@@ -165,10 +160,8 @@ def channels_last(network, optimizer=None):
 
 
 def copy_of(network):
-    """A deep copy, even of what `copy.deepcopy` refuses: a last weight that was computed.
-
-    `nn.utils.spectral_norm` and `weight_norm` keep one, with its gradient's history.
-    """
+    """A deep copy, even of what `copy.deepcopy` refuses: a last weight that was computed."""
+    # `nn.utils.spectral_norm` and `weight_norm` keep one, with its gradient's history.
     computed = (value for module in network.modules() for value in vars(module).values()
                 if torch.is_tensor(value) and not value.is_leaf)
     return copy.deepcopy(network, {id(value): value.detach().clone() for value in computed})

@@ -1,8 +1,7 @@
 """MNIST files -> tensors on the device -> batches, without any work per image.
 
-Axes: N images, B images in a batch. Pixels are float32 in [0, 1], exactly what torchvision's
-`ToTensor` makes of the files' bytes. They stay bytes until a batch is asked for: a quarter of the
-memory, and no slower.
+Axes: N images, B images in a batch. Pixels are float32 in [0, 1], exactly as `ToTensor` makes them;
+they stay bytes until a batch is asked for: a quarter of the memory, and no slower.
 """
 
 import os
@@ -26,10 +25,7 @@ Loaders = namedtuple("Loaders", "train val test")  # the splits of a data set, a
 
 
 class Digits(Dataset):
-    """Images (N, 28, 28), as bytes, and labels (N,), 0 to 9, kept on one device.
-
-    A `DataLoader` with `gather` takes a batch in one indexing operation; titles name the data.
-    """
+    """Images (N, 28, 28), as bytes, and labels (N,), 0 to 9, on one device; a name for titles."""
 
     def __init__(self, pixels, labels, name, device):
         self.pixels = pixels.to(device).unsqueeze(1)  # (N, 1, 28, 28)
@@ -54,7 +50,7 @@ class Digits(Dataset):
         return self._in_unit_range(self.pixels[index]), self.labels[index]
 
     def __getitems__(self, indices):
-        """The images (B, 1, 28, 28) and labels (B,) at a list of B indices, for `gather`."""
+        """The images (B, 1, 28, 28) and labels (B,) at B indices, taken at once for `gather`."""
         rows = torch.tensor(indices)
         rows = torch.where(rows < 0, rows + len(self), rows)  # -1 is the last, as in a list
         rows = rows.to(self.labels.device, non_blocking=True)  # a GPU is not waited for
@@ -74,6 +70,8 @@ def mnist_loaders(batch_size=128, num_val=5000, root=None, source="auto", device
     drop_last=True)` under the same seed. The other two keep the order of the files and the last
     partial batch, and leave torch's global random generator alone. CSCM77_IMAGES=N in the
     environment keeps the first N images of every split; CSCM77_SOURCE names what "auto" stands for.
+    Returns Loaders(train, val, test) of (images (N, 1, 28, 28) in [0, 1], labels (N,)); their
+    `dataset` is a `Digits`. No MNIST, where it was to be that, is an `MNISTUnavailable`.
 
     Args:
         batch_size: N of every training batch.
@@ -83,10 +81,6 @@ def mnist_loaders(batch_size=128, num_val=5000, root=None, source="auto", device
         source: "mnist" (or an error), "strokes" (stand-in digits drawn from pen strokes) or "auto":
             MNIST, and stand-in digits where it cannot be had.
         device: where the images are kept; else "cuda" where there is one, or "cpu".
-
-    Returns:
-        Loaders(train, val, test) of (images (N, 1, 28, 28) in [0, 1], labels (N,)); their `dataset`
-        is a `Digits`. No MNIST, where it was to be that, is an `MNISTUnavailable`.
     """
     limit = os.environ.get("CSCM77_IMAGES") or str(TRAINING_IMAGES)
     limit = check_whole("CSCM77_IMAGES", int(limit) if limit.isdecimal() else limit)

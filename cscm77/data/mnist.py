@@ -1,7 +1,6 @@
 """The four MNIST files: found on disk, fetched where missing, believed when their md5 is right.
 
-Whether a file is zipped is read off its first bytes, not off its name, since some browsers unzip
-while they download.
+Whether a file is zipped is read off its first bytes, since some browsers unzip what they download.
 """
 
 import contextlib
@@ -11,22 +10,20 @@ import ssl
 import threading
 import time
 import urllib.error
-import urllib.request
 import zlib
 from collections import namedtuple
 from concurrent import futures
 from pathlib import Path
+from urllib.request import Request, urlopen
 
 from cscm77.files import reason_of, remove_unfinished, write_whole
 from cscm77.utils import progress_bar
 
 DataFile = namedtuple("DataFile", "name size md5")  # of its bytes, unzipped
-FILES = (
-    DataFile("train-images-idx3-ubyte", 47_040_016, "6bbc9ace898e44ae57da46a324031adb"),
-    DataFile("train-labels-idx1-ubyte", 60_008, "a25bea736e30d166cdddb491f175f624"),
-    DataFile("t10k-images-idx3-ubyte", 7_840_016, "2646ac647ad5339dbf082846283269ea"),
-    DataFile("t10k-labels-idx1-ubyte", 10_008, "27ae3e4e09519cfbb04c329615203637"),
-)
+FILES = (DataFile("train-images-idx3-ubyte", 47_040_016, "6bbc9ace898e44ae57da46a324031adb"),
+         DataFile("train-labels-idx1-ubyte", 60_008, "a25bea736e30d166cdddb491f175f624"),
+         DataFile("t10k-images-idx3-ubyte", 7_840_016, "2646ac647ad5339dbf082846283269ea"),
+         DataFile("t10k-labels-idx1-ubyte", 10_008, "27ae3e4e09519cfbb04c329615203637"))
 LAYOUTS = ("MNIST/raw", "raw", "")  # the first is torchvision's, and where downloads go
 MIRRORS = ("https://ossci-datasets.s3.amazonaws.com/mnist/",  # torchvision's
            "https://storage.googleapis.com/cvdf-datasets/mnist/")
@@ -47,10 +44,9 @@ class Unusable(Exception):
 def read_mnist(folders):
     """The unzipped bytes of the four `FILES`, in their order, and words for where they came from.
 
-    What no folder has is fetched into the last one. A broken file is never believed, and stays
-    where somebody put it: a good copy goes to another layout. Where nothing can be written, the
-    bytes are still given. `MNISTUnavailable`: a file is missing and every mirror failed. The
-    folders, (words that a notebook may print, path), are searched in their order.
+    The folders, (words to print, path), are searched in their order. What none has is fetched into
+    the last one, or else only given. A broken file is never believed, and stays where somebody put
+    it: a good copy goes to another layout. `MNISTUnavailable`: missing, and every mirror failed.
     """
     unused = {}  # path of a file that will not do: why
     found = {want: _find(want, folders, unused) for want in FILES}
@@ -164,13 +160,12 @@ def _download(url, limit):
 
 def _opened(url):
     """The answer to a GET, in a thread that can be left: name look-up obeys no time limit."""
-    request = urllib.request.Request(url, headers={"User-Agent": "cscm77"})
+    request = Request(url, headers={"User-Agent": "cscm77"})
     opened = futures.Future()
 
     def open_it():
         try:
-            opened.set_result(urllib.request.urlopen(request, timeout=SILENCE,
-                                                     context=_certificates()))
+            opened.set_result(urlopen(request, timeout=SILENCE, context=_certificates()))
         except Exception as error:  # whoever waits is told
             opened.set_exception(error)
 

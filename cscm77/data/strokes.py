@@ -3,12 +3,10 @@
 A picture is drawn as a hand would: choose one of the digit's shapes (shapes.txt), shake its points,
 run a spline through each stroke, slant and turn the line, fit it to MNIST's 20x20 box, ink each
 pixel by its distance to the line, put the ink's centre of mass in the middle of 28x28.
-
-    python -m cscm77.studies.stand_ins --mnist DIR     measures how near they come to MNIST
+`python -m cscm77.studies.stand_ins --mnist DIR` measures how near they come to MNIST.
 
 Axes: N digits, W ways of writing, C control points of a way, P points along the pen line, B = 20,
-the box's side. The last axis of a point is (x, y): x grows to the right and y downwards, like the
-columns and rows of a picture.
+the box's side. The last axis of a point is (x, y): x grows to the right and y downwards.
 """
 
 import math
@@ -88,8 +86,7 @@ def _one_thread_of_float32():
 def stand_in_digits(seed=0, device="cpu"):
     """60,000 training and 10,000 test digits, each as often as in MNIST, in random order.
 
-    Returns (images, labels) twice, (N, 28, 28) uint8 and (N,) int64 on `device`, drawn from the
-    seeds 2 * seed and 2 * seed + 1.
+    Returns (images, labels) twice, (N, 28, 28) uint8 and (N,) int64; seeds 2 * seed, 2 * seed + 1.
     """
     sets = []
     for part, counts in enumerate((TRAIN_COUNTS, TEST_COUNTS), 2 * seed):
@@ -123,9 +120,8 @@ def _read_shapes():
     for line in SHAPES.read_text(encoding="utf-8").splitlines():
         way, *strokes = line.partition("#")[0].split("|")
         if strokes:
-            yield (*map(int, way.split()),
-                   [[tuple(map(int, point.split(","))) for point in stroke.split()]
-                    for stroke in strokes])
+            points = ([tuple(map(int, p.split(","))) for p in stroke.split()] for stroke in strokes)
+            yield (*map(int, way.split()), list(points))
 
 
 def _way(strokes):
@@ -143,8 +139,7 @@ def _way(strokes):
         taps.append(pieces.repeat_interleave(len(spread), 0))
         weights.append(spread.repeat(len(pieces), 1))
         line = (weights[-1][..., None] * control[taps[-1]]).sum(1)
-        moved = (line[1:] - line[:-1]).norm(dim=1)
-        steps.append(F.pad(moved, (1, 0)))  # 0 first: the lifted pen covers no distance
+        steps.append(F.pad(line.diff(dim=0).norm(dim=1), (1, 0)))  # 0 first: the pen is lifted
     distance = torch.cat(steps).cumsum(0)
     even = torch.searchsorted(distance, distance[-1] * torch.linspace(0, 1, LINE_POINTS))
     return control, shake, torch.cat(taps)[even], torch.cat(weights)[even]

@@ -2,7 +2,6 @@
 
 It is trained once for a data set, on the training split alone, from one seed and in float32, and
 kept on disk. Every number that rests on it should be read beside its accuracy on the test images.
-
 Axes: N images, F = 128 features, C = 10 classes.
 """
 
@@ -84,25 +83,20 @@ class Judge(nn.Module):
 
 
 def judge_of(loaders, folder):
-    """The judge of a data set, in eval mode and frozen: the one on disk, or a new one, kept there.
-
-    On the loaders' device, kept in a folder beside the checkpoints; the test images measure it.
-    """
+    """The judge of a data set, in eval mode and frozen: the one in a folder, or a new one, kept."""
     train, test = loaders.train.dataset, loaders.test.dataset
     path = Path(folder).expanduser() / "judge" / f"{len(train)} of {train.name}.pt"
-    provenance = {"version": VERSION, "data": train.name, "images": len(train),
-                  "test images": len(test)}
+    about = {"version": VERSION, "data": train.name, "images": len(train), "test images": len(test)}
     judge = Judge().to(train.pixels.device)
     judge.made_from = f"{len(train):,} images of {train.name}"
     kept = None
     with suppress(CheckpointError):  # a judge can always be trained again
         kept = read_checkpoint(path)
-    if kept is None or kept.get("about") != provenance:
+    if kept is None or kept.get("about") != about:
         print(f"Training the judge on {judge.made_from}, once.")
         train_judge(judge, train)
-        right = judge.read(test.images).labels == test.labels.cpu()
-        kept = {"about": provenance, "weights": judge.state_dict(),
-                "accuracy": right.double().mean().item()}
+        accuracy = (judge.read(test.images).labels == test.labels.cpu()).double().mean().item()
+        kept = {"about": about, "weights": judge.state_dict(), "accuracy": accuracy}
         try:
             write_checkpoint(path, kept)
         except (OSError, RuntimeError) as error:

@@ -3,7 +3,6 @@
 Samples are compared with real images in the features of the judge (cscm77/measure/judge.py);
 statistics are in float64. The Frechet and the kernel distance here are those of a classifier of
 digits: they cannot be compared with an "FID" or "KID" in the features of Inception.
-
 Axes: N samples, M real images, F features, Z latents, C classes.
 """
 
@@ -37,8 +36,7 @@ def where_torchmetrics_is_installed():
 def generate(network, latents, low=0.0):
     """Turn latents (N, Z) into images in [0, 1], (N, 1, 28, 28), in eval mode, without gradient.
 
-    By a generator or a decoder: (N, Z) -> (N, ...), square pictures from `low` to 1, where `low`
-    is 0 for a sigmoid and -1 for a tanh.
+    By a network (N, Z) -> (N, ...), square pictures from `low` to 1: 0 of a sigmoid, -1 of a tanh.
     """
     latents = latents.to(device_of(network), dtype_of(network))
     with measuring(network):

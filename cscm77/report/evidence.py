@@ -83,9 +83,8 @@ class Evidence:
 
     def _write(self, kind, name, found):
         self._kept[kind][name] = found
-        parts = _read(self.folder / "metrics.json")
-        parts[self.notebook] = {"made from": self.made_from, **self._kept}
-        parts = dict(sorted(parts.items()))
+        mine = {self.notebook: {"made from": self.made_from, **self._kept}}
+        parts = dict(sorted((_read(self.folder / "metrics.json") | mine).items()))
         self._keep("metrics.json", json.dumps(parts, indent=1, allow_nan=False) + "\n")
         self._keep("evidence.md", report(parts))
 
@@ -182,9 +181,8 @@ def show_source(*functions):
 def as_text(corner, titles, rows):
     """A table of {name: values as text}: names to the left, everything else to the right."""
     lines = [(corner, *titles), *((name, *values) for name, values in rows.items())]
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    return "\n".join("  ".join([name.ljust(widths[0]),
-                                *map(str.rjust, values, widths[1:])]).rstrip()
+    width, *others = (max(map(len, column)) for column in zip(*lines, strict=True))
+    return "\n".join("  ".join([name.ljust(width), *map(str.rjust, values, others)]).rstrip()
                      for name, *values in lines)
 
 

@@ -58,10 +58,7 @@ class Explorer:
 
 
 class VAEExplorer(Explorer):
-    """Sliders over the latents of largest `kl`, (Z,), and a digit to ask a CVAE for.
-
-    A morph goes from one image of the data set `digits` to another.
-    """
+    """Sliders over the latents of largest `kl`, (Z,), a CVAE's digit, a morph between `digits`."""
 
     def __init__(self, model, digits, kl, seed=0):
         super().__init__(seed)

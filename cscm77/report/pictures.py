@@ -161,15 +161,14 @@ def plot_vae_training(epochs, title):
 
 def plot_gan_training(histories, title, window=100):
     """Draw the losses of D and G by step, means of `window`: {name: what `run_a_gan` returned}."""
-    return _curves({name: {"D": history.d_loss, "G": history.g_loss}
-                    for name, history in histories.items()}, title, "step", "loss", window=window)
+    panels = {name: {"D": h.d_loss, "G": h.g_loss} for name, h in histories.items()}
+    return _curves(panels, title, "step", "loss", window=window)
 
 
 def plot_probabilities(histories, title, window=100):
     """Draw D's mean probability for real and for generated images, as `plot_gan_training` does."""
-    fig = _curves({name: {"D(x)": history.d_real, "D(G(z))": history.d_fake}
-                   for name, history in histories.items()},
-                  title, "step", "probability of being real", window=window)
+    panels = {name: {"D(x)": h.d_real, "D(G(z))": h.d_fake} for name, h in histories.items()}
+    fig = _curves(panels, title, "step", "probability of being real", window=window)
     for ax in fig.axes:
         ax.axhline(0.5, color="gray", linewidth=0.8)
         ax.set_ylim(0, 1)
@@ -213,8 +212,7 @@ def plot_networks(parts, title):
     for ax, (name, layers) in zip(axes, stages.items(), strict=True):
         names, shapes, numbers = zip(*layers, strict=True)
         ax.title.set_text(f"{name}: {sum(numbers):,} parameters")
-        ax.barh(range(len(layers)), [math.log(1 + math.prod(shape)) for shape in shapes],
-                color=COLOURS[5])
+        ax.barh(range(len(layers)), np.log1p([*map(math.prod, shapes)]), color=COLOURS[5])
         for row, (shape, number) in enumerate(zip(shapes, numbers, strict=True)):
             parameters = f"   {number:,} parameters" * (number > 0)
             ax.text(0.1, row, " x ".join(map(str, shape)) + parameters, fontsize=7, va="center")
@@ -261,8 +259,7 @@ def plot_latent_map(points, labels, title):
     for digit in labels.unique().tolist():
         x, y = points[labels == digit].median(dim=0).values.tolist()
         ax.text(x, y, str(digit), fontsize=14, weight="bold", ha="center", va="center",
-                bbox={"boxstyle": "circle,pad=0.15", "facecolor": "white", "alpha": 0.8,
-                      "linewidth": 0})
+                bbox={"boxstyle": "circle,pad=0.15", "fc": "white", "alpha": 0.8, "lw": 0})
     ax.set(xticks=[], yticks=[], xlabel="first direction", ylabel="second direction")
     return fig
 

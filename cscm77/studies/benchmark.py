@@ -1,14 +1,11 @@
 """The training loops as the coursework's brief writes them, timed against this package's.
 
 The two take turns in one process, on the same networks, images and seeds, and the times of a round
-make one ratio; so do the times of our step and of its matrix products alone. A model is named as
-in `ROWS`, a loop as in `LOOPS`.
+make one ratio; so do those of our step and of its products. Models and loops: `ROWS`, `LOOPS`.
 """
 
-import io
 import sys
 from collections import defaultdict
-from contextlib import redirect_stdout
 from functools import partial
 from operator import truediv
 from pathlib import Path
@@ -39,8 +36,7 @@ COLUMNS = {  # title: the loop, and the arithmetic that it is measured in
     "reference": ("reference", partial(arithmetic, "highest", flush=False)),
     "ours, strict float32": ("ours", partial(arithmetic, "highest", flush=True)),
     "ours, medium": ("ours", partial(arithmetic, "medium", flush=True))}
-TITLES = (*COLUMNS, "ratio, strict", "ratio, medium",
-          "ours over its own products, strict / medium")
+TITLES = (*COLUMNS, "ratio, strict", "ratio, medium", "ours over its own products, strict / medium")
 
 
 def gan_epoch(D, G, batches):
@@ -61,12 +57,9 @@ def train(model, loop, batches):
     reset_seed(SEED)
     networks = [make().to(default_device()) for make in NETWORKS[model]]
     vae_loop, gan_loop = LOOPS[loop]
+    train_all = partial(vae_loop, cond=model == "cvae") if model in VAES else gan_loop
     start = now()
-    with redirect_stdout(io.StringIO()):
-        if model in VAES:
-            vae_loop(*networks, batches, cond=model == "cvae")
-        else:
-            gan_loop(*networks, batches)
+    results_file.quietly(lambda: train_all(*networks, batches))
     [seconds] = intervals([start, now()])
     return seconds, networks
 
@@ -147,18 +140,6 @@ def cells(row, times):
             "-" if row == "pictures" else " / ".join(floors))
 
 
-def conditions(data, rounds, steps):
-    """What the table was made from, the training `Digits` and {row: steps}, and how to read it."""
-    processor, cores = processor_name(data.pixels.device), torch.get_num_threads()
-    return f"""\
-{processor}, cores used: {cores}, torch {torch.__version__};
-{data.name}, {len(data):,} training images, rounds: {rounds}, seed {SEED}.
-A GAN's step is the median of {steps['fc-gan']} (DC-GAN: {steps['dc-gan']}) in a round.
-Times are medians over the rounds, ratios medians of those within a round.
-Last column: our step over its matrix products and convolutions alone, at their own shapes and
-the same precision; 1 would mean that nothing else takes time."""
-
-
 def main(arguments=None):
     """Run the command line; returns the exit status."""
     options = parse(arguments)
@@ -188,7 +169,7 @@ def parse(arguments):
 
 
 def run(options):
-    """Measure what the options ask for, and print the table."""
+    """Measure what the options ask for; print the table under what it is made from."""
     ours = results_file.load_images(options).train
     data = ours.dataset
     loaders = {"reference": reference.reference_loader(data), "ours": ours}
@@ -198,7 +179,16 @@ def run(options):
         times = (measure_pictures(data[:BATCH_SIZE][0], options.rounds) if row == "pictures" else
                  measure_model(row, loaders, options.rounds, steps[row]))
         lines[ROWS[row]] = cells(row, times)
-    print(f"\n{conditions(data, options.rounds, steps)}\n\n{as_markdown('', TITLES, lines)}")
+    processor, cores = processor_name(data.pixels.device), torch.get_num_threads()
+    print(f"""
+{processor}, cores used: {cores}, torch {torch.__version__};
+{data.name}, {len(data):,} training images, rounds: {options.rounds}, seed {SEED}.
+A GAN's step is the median of {steps['fc-gan']} (DC-GAN: {steps['dc-gan']}) in a round.
+Times are medians over the rounds, ratios medians of those within a round.
+Last column: our step over its matrix products and convolutions alone, at their own shapes and
+the same precision; 1 would mean that nothing else takes time.
+
+{as_markdown('', TITLES, lines)}""")
 
 
 if __name__ == "__main__":

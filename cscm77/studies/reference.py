@@ -135,15 +135,12 @@ def intervals(moments):
 
 
 class WatchedBatches:
-    """So many batches of a loader, which is begun again where it ends.
-
-    `asked`: when each was asked for, and one moment more. `recorder`: holds the products of the
-    third step, if `record`; earlier, samples are drawn too, and a loop may look one batch ahead.
-    """
+    """So many batches of a loader, which is begun again where it ends."""
 
     def __init__(self, loader, steps, record=False):
         self.loader, self.dataset, self.steps = loader, loader.dataset, steps
-        self.asked, self.record, self.recorder = [], record, ProductRecorder()
+        self.asked = []  # when each was, and one moment more
+        self.record, self.recorder = record, ProductRecorder()
 
     def __len__(self):
         return self.steps
@@ -153,6 +150,7 @@ class WatchedBatches:
         for step in range(self.steps):
             self.asked.append(now())
             batch = next(batches)
+            # earlier, samples are drawn too, and a loop may look one batch ahead
             with self.recorder if self.record and step == 2 else nullcontext():
                 yield batch
         self.asked.append(now())

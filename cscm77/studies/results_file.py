@@ -1,8 +1,7 @@
 """A file of results that a long command adds to, one training at a time, and its command line.
 
 Stopped, the command goes on where it stood. The file is JSON: {"provenance": {field: value},
-"results": {name of a training: row}}. A row has the measures that the command promises, or an
-"error" alone.
+"results": {name of a training: row}}. A row has all measures of the command, or an "error" alone.
 """
 
 import argparse
@@ -81,10 +80,9 @@ def read_results(study, path):
 
 def made_from(made, seeds):
     """What a table of `read_results` was made from, as its first line says it."""
-    seeds = sorted(set(seeds))
-    data = "{data}, {training images:,} training images, {epochs} epochs"
-    return (data.format(**made["provenance"])
-            + f", seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))}")
+    seeds = [str(seed) for seed in sorted(set(seeds))]
+    form = "{data}, {training images:,} training images, {epochs} epochs, seed{s} {seeds}"
+    return form.format(**made["provenance"], s="s" * (len(seeds) > 1), seeds=", ".join(seeds))
 
 
 def _train_missing(study, options, provenance, trainings):
@@ -114,7 +112,6 @@ def _train_missing(study, options, provenance, trainings):
 
 
 def _kept_results(study, path, provenance):
-    """The results to go on from; none where the command begins."""
     if not path.exists():
         return {}
     made = read_results(study, path)

@@ -31,12 +31,11 @@ def begin_vae(epoch, model, loader, cond, val_loader, checkpoint, fresh, learnin
                          f"as in the epochs before, found {learning_rate}")
     # one kernel updates all weights, where the device has it: the same formula, less time
     fused = all(p.device.type in ("cpu", "cuda") for p in parameters)
-    optimizer = (run.parts["Adam"] if goes_on else
-                 torch.optim.Adam(parameters, lr=learning_rate, fused=fused))
-    fields = {} if checkpoint is None else identity.of_vae(
-        model, cond, optimizer, functions, loader)
+    adam = (run.parts["Adam"] if goes_on else
+            torch.optim.Adam(parameters, lr=learning_rate, fused=fused))
+    fields = {} if checkpoint is None else identity.of_vae(model, cond, adam, functions, loader)
     if not goes_on:  # a proxy, or the run that is kept for the model would keep the model
-        run = Run(checkpoint, {"model": weakref.proxy(model), "Adam": optimizer},
+        run = Run(checkpoint, {"model": weakref.proxy(model), "Adam": adam},
                   VAEJournal(model), fields, loader, device_of(model))
         run.restore(fresh=fresh and epoch == 0)
         runs[model] = run
@@ -45,11 +44,9 @@ def begin_vae(epoch, model, loader, cond, val_loader, checkpoint, fresh, learnin
 
 
 def _can_go_on(run, checkpoint, parameters):
-    """Whether the next epoch can be of this run: the same file, the same weights, no break.
-
-    After an error the run begins from its file: the model and the random numbers have gone on.
-    """
+    """Whether the next epoch can be of this run: the same file, the same weights, no break."""
     moved = [id(p) for p in run.parts["Adam"].param_groups[0]["params"]]
+    # After an error it begins from its file: the model and the random numbers have gone on.
     return (run.path == path_of(checkpoint) and moved == [id(p) for p in parameters]
             and not (run.broken and run.path is not None))
 
@@ -80,8 +77,7 @@ def begin_gan(networks, solvers, losses, loader, batch_size, noise_size, num_epo
               fresh, noise, show_every, probability, score, show):
     """The run of a GAN, from its file if there is one, after a look at all that was handed in.
 
-    The arguments are those of `run_a_gan`, pairs for D and G; noise: of the strip, (samples, Z);
-    show: function of the journal, called every show_every steps.
+    The arguments are those of `run_a_gan`, pairs for D and G, and of `GANJournal`.
     """
     for name, number, least in (("num_epochs", num_epochs, 0), ("show_every", show_every, 1),
                                 ("batch_size", batch_size, 1), ("noise_size", noise_size, 1)):

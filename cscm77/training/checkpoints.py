@@ -1,12 +1,10 @@
 """One file for the state of a training, never half-written, never believed if damaged.
 
 A checkpoint is a dictionary of plain types and tensors, written by `torch.save` and read with
-`weights_only=True`, so that reading one runs no code; a checksum follows. Beside `vae.pt` lies
-`vae.pt.previous`, the one before it.
+`weights_only=True`, which runs no code; a checksum follows. `vae.pt.previous` is the one before it.
 """
 
 import io
-import numbers
 import pickle
 import random
 import warnings
@@ -48,8 +46,7 @@ def _plain(value):
         return {key: _plain(item) for key, item in value.items()}
     if type(value) in (list, tuple):
         return type(value)(map(_plain, value))
-    numpys = isinstance(value, numbers.Number) and hasattr(value, "item")
-    return value.item() if numpys else value
+    return value.item() if isinstance(value, np.number) else value
 
 
 def read_checkpoint(path):
@@ -58,17 +55,16 @@ def read_checkpoint(path):
     Raises `CheckpointError` where none can be read, or one is not of this package or format.
     """
     reasons = []
-    for candidate in (path, beside(path, PREVIOUS)):
+    for file in (path, beside(path, PREVIOUS)):
         try:
-            state = _read(candidate)
+            state = _read(file)
         except (FileNotFoundError, NotADirectoryError):  # or another process is renaming it
             continue
         except (OSError, *NOT_READ) as error:
-            reasons.append(f"{candidate.name} cannot be read: {reason_of(error)}")
+            reasons.append(f"{file.name} cannot be read: {reason_of(error)}")
             continue
         if reasons:
-            warnings.warn(f"{reasons[0]}; going on from {candidate.name}", RuntimeWarning,
-                          stacklevel=2)
+            warnings.warn(f"{reasons[0]}; going on from {file.name}", RuntimeWarning, stacklevel=2)
             with suppress(OSError):  # or the next save would put it in the good one's place
                 path.replace(beside(path, ".damaged"))
         return state
@@ -132,9 +128,8 @@ def describe_checkpoint(path, num_epochs):
         return f"{path.name}: no checkpoint yet; run the training cell"
     epochs, step = state["epoch"], state["step"]
     steps = f" and {step} steps of the next" if step else ""
-    go_on = ". NOT COMPLETE: run the training cell again, it goes on there"
-    return (f"{path.name}: {epochs} of {num_epochs} epochs{steps}"
-            f"{go_on if epochs < num_epochs else ''}")
+    go_on = ". NOT COMPLETE: run the training cell again, it goes on there" * (epochs < num_epochs)
+    return f"{path.name}: {epochs} of {num_epochs} epochs{steps}{go_on}"
 
 
 def random_states(device, loader):

@@ -44,9 +44,8 @@ def of_vae(model, cond, optimizer, functions, loader):
     """The identity of a VAE's training; its functions are `loss_function` and `reparametrize`."""
     data, inner, (loss, reparametrize) = of_data(loader), unwrapped(model), functions
     number, side = data["batch size"] or 2, math.isqrt(getattr(inner, "input_size", 784))
-    x_hat, x = (torch.full((number, 1, side, side), value) for value in (0.25, 0.75))
-    mu, logvar = (torch.full((number, getattr(inner, "latent_size", 15)), value)
-                  for value in (0.5, -0.5))
+    x_hat, x = (torch.full((number, 1, side, side), v) for v in (0.25, 0.75))
+    mu, logvar = (torch.full((number, getattr(inner, "latent_size", 15)), v) for v in (0.5, -0.5))
     return {"class": type(inner).__name__, "network": str(model), "cond": bool(cond),
             **of_optimizer("optimizer", optimizer), **data,
             "loss of made-up images": value_of(loss, x_hat, x, mu, logvar),
@@ -101,16 +100,13 @@ def of_data(loader):
 
 
 def digest_of_items(items, loader):
-    """A digest of some spread items of a data set or list, which moves no random number.
-
-    None where items cannot be had by number, or change by themselves.
-    """
+    """A digest of some spread items of a data set or list, or None; it moves no random number."""
     states = checkpoints.random_states(CPU, loader)
     try:
         places = torch.linspace(0, len(items) - 1, min(SAMPLED, len(items))).long().tolist()
         once, again = (_digest([items[place] for place in places]) for _ in range(2))
-        return once if once == again else None
-    except Exception:  # whatever a data set of the user's own may raise
+        return once if once == again else None  # they change by themselves
+    except Exception:  # no items by number, or whatever a data set of the user's own may raise
         return None
     finally:
         checkpoints.set_random_states(states, CPU, loader)
@@ -149,10 +145,8 @@ def _feed(sha, value):
 
 
 def value_of(function, *arguments):
-    """What a loss gives for made-up arguments, in 5 digits; None where it cannot be asked so.
-
-    So an edited comment is no other run, and an edited formula is.
-    """
+    """What a loss gives for made-up arguments, in 5 digits; None where it cannot be asked so."""
+    # So an edited comment makes no other run, and an edited formula does.
     try:
         with torch.no_grad(), seeded(arguments[0].device):  # it may draw random numbers
             return f"{float(copy.deepcopy(function)(*arguments)):.5g}"  # a copy counts the call

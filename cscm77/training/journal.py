@@ -63,18 +63,14 @@ class LossLog:
 
 
 class VAEEpoch(NamedTuple):
-    """One epoch of a VAE, in nats per image: means over its training images.
-
-    `val_loss` is that of the weights at the end of the epoch, and `reconstructed` what they make of
-    the first validation images, (10, 784); both are None without a validation loader.
-    """
+    """One epoch of a VAE, in nats per image: means over its training images."""
 
     epoch: int
     loss: float
     reconstruction: float
     kl: float
-    val_loss: float | None = None
-    reconstructed: torch.Tensor | None = None
+    val_loss: float | None = None  # of the weights at its end; None without a validation loader
+    reconstructed: torch.Tensor | None = None  # by them, the first validation images: (10, 784)
 
 
 class VAELosses(NamedTuple):
@@ -86,17 +82,14 @@ class VAELosses(NamedTuple):
 
 
 class VAEJournal:
-    """The losses of the epoch under way, a `VAEEpoch` of each that is done, the averaged model.
+    """The losses of the epoch under way, a `VAEEpoch` of each that is done, the averaged model."""
 
-    It does not keep the model alive. `networks` are those that a checkpoint holds beside it.
-    """
-
-    SHOWN = {"loss": ".1f"}  # what a progress bar shows of the losses
+    SHOWN = "loss={:.1f}"  # what a progress bar shows of the losses
 
     def __init__(self, model):
         self.log, self.epochs = LossLog(), []
         self.model, self.average = weakref.proxy(model), averaged(model, VAE_DECAY)
-        self.networks = {"model_average": self.average}
+        self.networks = {"model_average": self.average}  # in a checkpoint, beside the model
 
     def note(self, epoch, batch_size, *losses):
         """Note a step: the loss and its two parts."""
@@ -115,23 +108,16 @@ class VAEJournal:
 
 
 class GANHistory(NamedTuple):
-    """What a training leaves beside the trained G.
-
-    Step by step: the losses of D and G, and D's mean probabilities for real and for generated
-    images (before the step). `G_average` follows an exponential average of G's weights; it is in
-    eval mode. `scores` has one number an epoch, where a score was asked for, and `G_best` is then
-    the state of G with the highest, else that of the last step. `strip` shows what G made of the
-    same noise every show_every steps: (pictures, samples, 784).
-    """
+    """What a training leaves beside the trained G; losses and probabilities are step by step."""
 
     d_loss: list
     g_loss: list
-    G_average: nn.Module | None = None
-    G_best: dict | None = None
-    d_real: list = []
-    d_fake: list = []
-    scores: list = []
-    strip: torch.Tensor | None = None
+    G_average: nn.Module | None = None  # of the exponential average of G's weights, in eval mode
+    G_best: dict | None = None  # G's state of the highest score, without one that of the last step
+    d_real: list = []  # D's mean probability for real images, before the step
+    d_fake: list = []  # and for generated ones
+    scores: list = []  # one number an epoch, where a score was asked for
+    strip: torch.Tensor | None = None  # of one noise, every show_every steps: (steps, samples, 784)
 
 
 class GANJournal:
@@ -141,7 +127,7 @@ class GANJournal:
     this journal, called; `probability` and `score` are as in `run_a_gan`.
     """
 
-    SHOWN = {"D": ".3f", "G": ".3f"}
+    SHOWN = "D={:.3f}, G={:.3f}"
 
     def __init__(self, G, noise, show_every, probability, score, show):
         self.G, self.noise, self.show_every = G, noise, show_every
@@ -215,12 +201,8 @@ def averaged(network, decay, every=AVERAGE_EVERY):
 
 @torch.no_grad()
 def _move_towards(averages, values, updates, decay):
-    """Move averages towards values, in place.
-
-    The share that stays begins at 2/11 and grows with the updates until it is `decay`: the first
-    weights know nothing, and an average that remembered them for thousands of steps would be
-    behind.
-    """
+    """Move averages towards values, in place; the share that stays grows from 2/11 to `decay`."""
+    # The first weights know nothing: an average that remembered them for long would be behind.
     weight = 1 - ((1 + updates) / (10 + updates)).clamp(max=decay)  # a tensor, never fetched
     for average, value in zip(averages, values, strict=True):
         if average.is_floating_point():

@@ -17,7 +17,6 @@ import torch
 
 from cscm77.files import reason_of, remove_unfinished
 from cscm77.training import checkpoints
-from cscm77.training.checkpoints import CheckpointError, random_states, set_random_states
 from cscm77.training.identity import check_same_run, digest_of_weights
 from cscm77.utils import progress_bar
 
@@ -30,24 +29,21 @@ _owners = weakref.WeakValueDictionary()  # path -> the run of this process that 
 class Run:
     """The state of one training: its parts, its place, its journal, random numbers, and their file.
 
-    The place is the number of finished epochs and of the steps taken in the next one; the parts are
-    {name: model or optimizer}. The checkpoint of another `identity`, {field: plain value}, is
-    refused. Without one nothing is saved, and the random numbers are left to the caller.
+    The place: finished epochs, and steps taken in the next; the parts: {name: model or optimizer}.
+    Another `identity`'s checkpoint is refused; without one nothing is saved, no random number set.
     """
 
     def __init__(self, checkpoint, parts, journal, identity, loader, device):
         self.path, self.parts = path_of(checkpoint), {**parts, **journal.networks}
         self.journal, self.identity, self.loader, self.device = journal, identity, loader, device
-        self.epoch, self.step, self.broken = 0, 0, False
-        self._random_now, self._random_at_epoch = None, None
-        self._saved_at, self._warned, self._stop_asked = time.monotonic(), False, False
-        self._in_step, self._bar, self._began_from = False, None, None
+        self.epoch, self.step, self._saved_at = 0, 0, time.monotonic()
+        self.broken = self._warned = self._stop_asked = self._in_step = False
+        self._random_now = self._random_at_epoch = self._began_from = self._bar = None
 
     def restore(self, fresh=False):
         """Take up the run of the checkpoint, if there is one; the file is this run's from now on.
 
-        `fresh` starts over, and keeps the file under another name. Raises `CheckpointError` where
-        it is damaged, or of another run.
+        `fresh` starts over and keeps the old one; a damaged or another run's: `CheckpointError`.
         """
         if self.path is None:
             return
@@ -70,7 +66,7 @@ class Run:
         self.epoch, self.step = state["epoch"], state["step"]
         self._random_now = state["random"]
         self._random_at_epoch = state["random at the start of the epoch"]
-        set_random_states(self._random_now, self.device, self.loader)
+        checkpoints.set_random_states(self._random_now, self.device, self.loader)
         ours, self._began_from = self._began_from, state["began from"]
         if ours not in (self._began_from, digest_of_weights(self.parts.values())):
             print(f"{self.path.name} began from other weights than these, and goes on with its "
@@ -80,19 +76,18 @@ class Run:
         """Refuse other losses, noise or data than before, and a file that another training has."""
         check_same_run(self.path, identity, self.identity)
         if _owners.get(self.path) is not self:
-            raise CheckpointError(f"{self.path.name}: another training has this file since; "
-                                  "give each training a checkpoint of its own")
+            raise checkpoints.CheckpointError(f"{self.path.name}: another training has this file "
+                                              "since; give each training a checkpoint of its own")
 
     def save(self):
         """Write the checkpoint, if there is a path for it; tells whether it was written.
 
-        Where that fails, it says so once, and the training goes on. A loss that is not a finite
-        number is a `FloatingPointError`; the last checkpoint stays.
+        Where that fails, it says so once; a loss that is not finite is a `FloatingPointError`.
         """
         if self.path is None:
             return False
         self._saved_at = time.monotonic()
-        self._random_now = random_states(self.device, self.loader)
+        self._random_now = checkpoints.random_states(self.device, self.loader)
         try:
             state = {"identity": self.identity, "began from": self._began_from,
                      "made with": {"torch": str(torch.__version__), "device": self.device.type,
@@ -142,15 +137,15 @@ class Run:
     def steps(self, batches):
         """Yield what is left of an epoch's batches; saves, and stops, between two steps."""
         if self.step > 0:  # the batches in the same order again, without those that were had
-            set_random_states(self._random_at_epoch, self.device, self.loader)
+            checkpoints.set_random_states(self._random_at_epoch, self.device, self.loader)
             batches = iter(batches)
             if sum(1 for _ in islice(batches, self.step)) < self.step:
                 raise ValueError(f"the loader: expected at least {self.step} batches, found fewer")
             print(f"Going on at epoch {self.epoch}, step {self.step}, from {self.path.name}")
         if self._random_now is not None:  # there is a file: what was drawn since does not count
-            set_random_states(self._random_now, self.device, self.loader)
+            checkpoints.set_random_states(self._random_now, self.device, self.loader)
         if self.step == 0:
-            self._random_at_epoch = random_states(self.device, self.loader)
+            self._random_at_epoch = checkpoints.random_states(self.device, self.loader)
         for batch in batches:
             self._in_step = True
             yield batch
@@ -173,9 +168,8 @@ class Run:
         """Note a step in the journal; now and then the bar shows its losses."""
         self.journal.note(self.epoch, *values)
         if len(self.journal.log) % READ_EVERY == 0:
-            losses = zip(self.journal.SHOWN.items(), self.journal.log.read()[-1], strict=False)
-            self._bar.set_postfix({name: f"{loss:{digits}}" for (name, digits), loss in losses},
-                                  refresh=False)
+            losses = self.journal.log.read()[-1]
+            self._bar.set_postfix_str(self.journal.SHOWN.format(*losses), refresh=False)
         self._bar.update()
 
     def _stop_if_asked(self):
