@@ -1,7 +1,7 @@
-"""What the coursework leaves free in the VAE, tried at the coursework's own budget.
+"""What one may choose in the VAEs and the GANs, tried: one choice changed, a training each.
 
-Every row of `TRIALS` is one training: 10 epochs of MNIST in batches of 128 by Adam. Losses are in
-nats per image.
+Every row of `TRIALS` is 10 epochs of MNIST (2 for the DC-GAN) in batches of 128 by Adam. Losses are
+in nats per image; a GAN's samples are compared with the validation images.
 """
 
 import math
@@ -15,18 +15,21 @@ from typing import NamedTuple
 
 import torch
 from torch import nn
+from torch.nn import functional as F
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
+import gan
 import vae
 from cscm77.measure.judge import judge_of
 from cscm77.measure.latents import IN_USE, kl_of_latents
 from cscm77.measure.samples import conditional_accuracy
 from cscm77.report.evidence import Page
 from cscm77.studies import results_file
+from cscm77.studies.comparison import GANS, measured_against, row_of_gan
 from cscm77.studies.results_file import made_from, quietly, read_results
 from cscm77.training.journal import averaged
 from cscm77.utils import arithmetic, seeded
-from cscm77_helper import averaged_vae, count_params, evaluate_vae, train_vae
+from cscm77_helper import averaged_vae, count_params, evaluate_vae, initialize_weights, train_vae
 
 
 class Trial(NamedTuple):
@@ -34,18 +37,36 @@ class Trial(NamedTuple):
 
     group: str  # the table
     name: str  # the row
-    model: str = "VAE"  # or "CVAE"
+    model: str = "VAE"  # or "CVAE", "FC-GAN", "DC-GAN"
     hidden_dim: int = 400
     latent_size: int = 15
     learning_rate: float = 1e-3
-    init: str = "ours"  # or another that `initialise` knows
+    init: str = "ours"  # or another that `initialise`, or of a GAN `GAN_INITS`, knows
     label_gains: tuple | None = None  # of a CVAE's encoder and decoder
     precision: str = "medium"  # of matrix products; "highest" is float32 throughout
     seed: int = 0
+    beta1: float = 0.5  # of a GAN's Adam; what follows is of GANs, too
+    leak: float = gan.LEAK
+    noise_size: int = gan.NOISE_DIM
+    batch_norm: bool = True  # in the DC-GAN's G
+    real_target: float = 1.0  # of D's cross entropy; below 1, one-sided label smoothing
+    d_steps: int = 1  # for each one of G
 
 
 BRIEF = " (the brief's)"
 GAINS = vae.ENCODER_LABEL_GAIN, vae.DECODER_LABEL_GAIN
+SMOOTHED, TWO_STEPS = {"real target 0.9": {"real_target": 0.9}}, {"two steps of D": {"d_steps": 2}}
+GAN_TRIALS = {
+    "FC-GAN": {f"ours, seed {seed}": {"seed": seed} for seed in (0, 1, 2)} | {
+        "rate 0.0003": {"learning_rate": 3e-4}, "rate 0.003": {"learning_rate": 3e-3},
+        "beta1 0": {"beta1": 0.0}, "beta1 0.9": {"beta1": 0.9}, "leak 0.2": {"leak": 0.2},
+        "32 noises": {"noise_size": 32}, "288 noises": {"noise_size": 288},
+        "Glorot uniform": {"init": "glorot"}, "normal, sd 0.02": {"init": "normal"},
+        **SMOOTHED, **TWO_STEPS},
+    "DC-GAN": {f"ours, seed {seed}": {"seed": seed} for seed in (0, 1, 2)} | {
+        "no batch normalisation": {"batch_norm": False}, "PyTorch's weights": {"init": "pytorch"},
+        **SMOOTHED, **TWO_STEPS}}
+DC_EPOCHS = 0.2  # of the other models'
 TRIALS = (
     *(Trial("initialisation", f"{name}, seed {seed}", init=init, seed=seed)
       for init, name in (("ours", "He normal before ReLU (ours)"), ("he_uniform", "He uniform"),
@@ -68,17 +89,21 @@ TRIALS = (
                            ((32, 16), 3)) for seed in range(seeds)),
     Trial("averaging", "VAE"),
     Trial("averaging", "CVAE", model="CVAE", label_gains=GAINS),
+    *(Trial(model, name, model, **changes)
+      for model, trials in GAN_TRIALS.items() for name, changes in trials.items()),
 )
 AVERAGES = {f"{decay}, every {f'{every} steps' if every > 1 else 'step'}": (decay, every)
             for every in (1, 8) for decay in (0.98, 0.99, 0.995, 0.998)}
 # Test images are for final numbers: a choice made on them would flatter itself. The precision is no
 # choice to be made by loss: it is to be shown that it changes none.
 TESTED, AVERAGING = "precision", "averaging"
+VALIDATION = "validation -ELBO in nats per image"
 STUDY = results_file.Study(
     "python -m cscm77.studies.choices", __doc__.partition("\n")[0], minutes=45,
     path=Path(__file__).resolve().with_name("study.json"),
-    measures={"train_loss", "val_losses", "averaged", "latents_in_use", "parameters"},
-    summary=lambda row: (f"validation loss {row['val_losses'][-1]:.2f}, "
+    measures={"averaged", "parameters"},
+    summary=lambda row: (f"Frechet distance, averaged {row['averaged']['frechet']:.2f}"
+                         if "quality" in row else f"validation loss {row['val_losses'][-1]:.2f}, "
                          f"averaged {row['averaged']:.2f}"))
 
 
@@ -145,6 +170,51 @@ def initialise(model, init):
         nn.init.constant_(model.logvar_layer.bias, -2)
 
 
+def build_gan(trial, device):
+    """Make a trial's networks, their optimizers, and the losses, from its seed."""
+    torch.manual_seed(trial.seed)
+    model = GANS[trial.model]
+    first_weights = GAN_INITS.get(trial.init, model.first_weights)
+    D, G = model._replace(first_weights=first_weights).build(device, trial.noise_size)
+    for layer in D:
+        if isinstance(layer, nn.LeakyReLU):
+            layer.negative_slope = trial.leak
+    for place, layer in enumerate(G):
+        if hasattr(layer, "running_mean") and not trial.batch_norm:
+            G[place] = nn.Identity()
+    solvers = [gan.get_optimizer(network) for network in (D, G)]
+    for solver in solvers:
+        solver.param_groups[0].update(lr=trial.learning_rate, betas=(trial.beta1, 0.999))
+    if trial.d_steps > 1:
+        solvers[1].param_groups[0]["fused"] = False  # a recorded step would not count its calls
+        solvers[1].step = _every(trial.d_steps, solvers[1].step)
+    d_loss, g_loss = model.losses
+    if trial.real_target < 1:
+        d_loss = partial(smoothed_loss, trial.real_target)
+    return (D, G), solvers, (d_loss, g_loss)
+
+
+def draw_normal(layer):
+    """Draw a layer's weights as Radford et al. (2016) do, sd 0.02; for `apply`."""
+    if isinstance(layer, (nn.Linear, nn.Conv2d, nn.ConvTranspose2d)):
+        nn.init.normal_(layer.weight, std=0.02)
+
+
+GAN_INITS = {"pytorch": nn.Identity(), "glorot": initialize_weights, "normal": draw_normal}
+
+
+def smoothed_loss(target, logits_real, logits_fake):
+    """D's cross entropy with a target below 1 for real images: Salimans et al. (2016), 3.4."""
+    real = F.binary_cross_entropy_with_logits(logits_real, torch.full_like(logits_real, target))
+    fake = F.binary_cross_entropy_with_logits(logits_fake, torch.zeros_like(logits_fake))
+    return real + fake
+
+
+def _every(number, step):
+    calls = count(1)
+    return lambda *_: step() if next(calls) % number == 0 else None
+
+
 # ---------------------------------------------------------------- training
 
 
@@ -155,8 +225,9 @@ def prepare(loaders, epochs):
     for trial in TRIALS:  # the same settings in two tables are one training
         name = training_name(trial)
         groups_of.setdefault(name, set()).add(trial.group)
-        train = partial(train_trial, trial, loaders, epochs, judge, groups_of[name])
-        trainings.setdefault(name, (f"{trial.group}: {trial.name}", train))
+        train = train_gan_trial if trial.model in GANS else train_trial
+        trainings.setdefault(name, (f"{trial.group}: {trial.name}", partial(
+            train, trial, loaders, epochs, judge, groups_of[name])))
     return results_file.provenance_of(loaders, epochs), trainings
 
 
@@ -193,6 +264,15 @@ def train_trial(trial, loaders, epochs, judge, groups=()):
     return row
 
 
+def train_gan_trial(trial, loaders, epochs, judge, _=()):
+    """Train a GAN's trial, and return its row, as `train_trial` does a VAE's."""
+    device = loaders.train.dataset.pixels.device
+    epochs *= DC_EPOCHS if trial.model == "DC-GAN" else 1
+    with seeded(device), arithmetic(trial.precision):
+        return row_of_gan(*build_gan(trial, device), loaders.train, epochs, trial.seed,
+                          measured_against(loaders.val, judge()), trial.noise_size)
+
+
 @contextmanager
 def averages_of(model, settings):
     """Averages that follow a model while it is trained: {name: (decay a step, every n steps)}."""
@@ -219,14 +299,15 @@ def averages_of(model, settings):
 def study_table(group, path=STUDY.path):
     """One of the `groups` of trials as a `Page`; errors are those of `read_results`."""
     made, rows = _made_and_rows(group, path)
-    table = {TESTED: _test_table, AVERAGING: _averaging_table}.get(group, _validation_table)
+    table = {TESTED: _test_table, AVERAGING: _averaging_table,
+             **dict.fromkeys(GAN_TRIALS, _gan_table)}.get(group, _validation_table)
     measured, titles, lines = table(rows)
     first = made_from(made, [trial.seed for trial in rows])
     notes = [f"{trial.name}: {row['error']}" for trial, row in rows.items() if "error" in row]
     judged = {row["judge's accuracy"] for row in rows.values() if "judge's accuracy" in row}
     notes += [f"digits as asked for: of 10,000, read by a judge that reads {accuracy:.2%} of the "
               "test images right" for accuracy in sorted(judged)]
-    return Page(f"{first}; {measured} -ELBO in nats per image", (group, titles, lines), *notes)
+    return Page(f"{first}; {measured}", (group, titles, lines), *notes)
 
 
 def study_made_from(path=STUDY.path):
@@ -238,6 +319,13 @@ def study_curves(group, path=STUDY.path):
     """Validation losses of one group of trials, epoch by epoch: {name: [nats per image]}."""
     _, rows = _made_and_rows(group, path)
     return {trial.name: row["val_losses"] for trial, row in rows.items() if "val_losses" in row}
+
+
+def study_values(group, measure, path=STUDY.path):
+    """A measure of the averaged G's samples in one group of a GAN's trials: {name: value}."""
+    _, rows = _made_and_rows(group, path)
+    return {trial.name: row["averaged"][measure] for trial, row in rows.items()
+            if "error" not in row}
 
 
 def _made_and_rows(group, path):
@@ -256,14 +344,25 @@ def _validation_table(rows):
         titles += ["as asked for", "averaged, as asked"]
         for trial, row in rows.items():
             lines[trial.name] += [f"{accuracy:.2%}" for accuracy in row.get("accuracy", ())] or "--"
-    return "validation", titles, lines
+    return VALIDATION, titles, lines
+
+
+def _gan_table(rows):
+    """The averaged generator's samples, and the Frechet distance of the last weights'."""
+    titles = ["Frechet, last weights", "Frechet", "coverage", "off uniform", "rarest digit"]
+    lines = {trial.name: ["-"] * len(titles) if "error" in row else [
+        f"{row['quality']['frechet']:.1f}", f"{row['averaged']['frechet']:.1f}",
+        f"{row['averaged']['coverage']:.3f}", f"{row['averaged']['uniformity']:.3f}",
+        f"{min(row['averaged']['classes']) / sum(row['averaged']['classes']):.1%}"]
+        for trial, row in rows.items()}
+    return "the averaged G's samples against the validation images", titles, lines
 
 
 def _averaging_table(rows):
     """The averages of each model: a column a model, a line a decay and rhythm."""
     columns = [{"last weights": row["val_losses"][-1], **row["averages"]} if "averages" in row
                else {} for row in rows.values()]
-    return "validation", [trial.name for trial in rows], {
+    return VALIDATION, [trial.name for trial in rows], {
         name: [_two_places(column.get(name, math.nan)) for column in columns]
         for name in ("last weights", *AVERAGES)}
 
@@ -277,7 +376,7 @@ def _test_table(rows):
     for losses in columns.values():
         losses["mean"] = mean(losses.values())
     first, second = columns.values()
-    return "test", [*columns, "difference"], {
+    return "test -ELBO in nats per image", [*columns, "difference"], {
         name: (_two_places(first[name]), _two_places(second[name]),
                _two_places(first[name] - second[name], "+")) for name in first}
 

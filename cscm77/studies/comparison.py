@@ -45,6 +45,12 @@ class GAN(NamedTuple):
     fraction_of_epochs: float = 1
     first_weights: callable = nn.Identity()  # handed to `apply`
 
+    def build(self, device, noise_dim=gan.NOISE_DIM):
+        """D and G on a device; the global generator draws their weights."""
+        make_d, make_g = self.networks
+        return [make().to(device).apply(self.first_weights)
+                for make in (make_d, partial(make_g, noise_dim))]  # G is made after D is drawn
+
 
 VAES = {"VAE": VAE, "CVAE": CVAE}
 GANS = {"FC-GAN": GAN((gan.discriminator, gan.generator),
@@ -71,14 +77,7 @@ def training_name(model, seed):
 def prepare(loaders, epochs):
     """What the results are made from, and the trainings, as `results_file.run_command` wants."""
     judge = judge_of(loaders, results_file.CHECKPOINTS)
-    real = judge.read(loaders.test.dataset.images)
-
-    def measured(samples):
-        reading = judge.read(samples)
-        quality = measure_samples(reading, real)._asdict()
-        classes = quality.pop("classes")
-        numbers = {name: round(value, 6) for name, value in quality.items()}
-        return {**numbers, "classes": classes}, reading.labels
+    measured = measured_against(loaders.test, judge)
 
     def row_of_real_images():
         return {"quality": measured(loaders.train.dataset.images[-SAMPLES:])[0]}
@@ -90,6 +89,20 @@ def prepare(loaders, epochs):
             trainings[name] = name, partial(row_of, model, seed, loaders, epochs, measured)
     provenance = results_file.provenance_of(loaders, epochs)
     return {**provenance, "judge's accuracy": round(judge.accuracy, 4)}, trainings
+
+
+def measured_against(loader, judge):
+    """A function of samples: their quality beside a loader's images, as rows have it; labels."""
+    real = judge.read(loader.dataset.images)
+
+    def measured(samples):
+        reading = judge.read(samples)
+        quality = measure_samples(reading, real)._asdict()
+        classes = quality.pop("classes")
+        numbers = {name: round(value, 6) for name, value in quality.items()}
+        return {**numbers, "classes": classes}, reading.labels
+
+    return measured
 
 
 def _row_of_vae(name, seed, loaders, epochs, measured):
@@ -120,21 +133,29 @@ def _measured_vae(model, cond, seed, test, measured):
 
 
 def _row_of_gan(name, seed, loaders, epochs, measured):
-    """A row of a GAN; the DC-GAN has half the epochs."""
-    device, model = loaders.train.dataset.pixels.device, GANS[name]
     reset_seed(seed)
-    D, G = (make().to(device).apply(model.first_weights) for make in model.networks)
+    model = GANS[name]
+    networks = model.build(loaders.train.dataset.pixels.device)
+    return row_of_gan(networks, [gan.get_optimizer(network) for network in networks], model.losses,
+                      loaders.train, epochs * model.fraction_of_epochs, seed, measured)
+
+
+def row_of_gan(networks, solvers, losses, train, epochs, seed, measured, noise_dim=gan.NOISE_DIM):
+    """Train a GAN, and return its row: of the last weights and of the averaged ones.
+
+    `measured` is that of `measured_against`; the seed is of the noise that the samples are made of.
+    """
+    device = train.dataset.pixels.device
     with TemporaryDirectory() as folder:
         history = quietly(lambda: helper.run_a_gan(
-            D, G, gan.get_optimizer(D), gan.get_optimizer(G), *model.losses,
-            Path(folder) / "gan.png", ENDLESS, results_file.BATCH_SIZE,
-            num_epochs=max(1, int(epochs * model.fraction_of_epochs)), loader_train=loaders.train))
+            *networks, *solvers, *losses, Path(folder) / "gan.png", ENDLESS,
+            results_file.BATCH_SIZE, noise_dim, max(1, int(epochs)), loader_train=train))
     with seeded(device, seed):
-        noise = gan.sample_noise(SAMPLES, gan.NOISE_DIM, device=device)
+        noise = gan.sample_noise(SAMPLES, noise_dim, device=device)
     quality, averaged = (measured(generate(network, noise, low=-1))[0]
-                         for network in (G, history.G_average))
+                         for network in (networks[1], history.G_average))
     return {"quality": quality, "averaged": averaged,
-            "parameters": helper.count_params(D) + helper.count_params(G)}
+            "parameters": sum(map(helper.count_params, networks))}
 
 
 # ---------------------------------------------------------------- the table
