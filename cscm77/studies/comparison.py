@@ -11,7 +11,6 @@ from statistics import mean, stdev
 from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
-import matplotlib.pyplot as plt
 import torch
 from torch import nn
 
@@ -23,7 +22,7 @@ from cscm77.measure.samples import ask_for_digits, generate, measure_samples
 from cscm77.report.evidence import Page
 from cscm77.studies import results_file
 from cscm77.studies.results_file import quietly
-from cscm77.utils import arithmetic, keep_freed_memory, reset_seed, seeded
+from cscm77.utils import reset_seed, seeded
 from vae import CVAE, VAE
 
 STUDY = results_file.Study(
@@ -213,11 +212,8 @@ def _table_row(rows, samples):
 
 def main(arguments=None):
     """Run the command line; returns the exit status."""
-    plt.switch_backend("agg")  # no window waits to be closed
-    with arithmetic("medium", flush=True):  # as in the notebooks
-        keep_freed_memory()
-        return results_file.run_command(STUDY, prepare, lambda path: [comparison_table(path)],
-                                        arguments)
+    return results_file.run_command(STUDY, prepare, lambda path: [comparison_table(path)],
+                                    arguments)
 
 
 if __name__ == "__main__":

@@ -13,13 +13,20 @@ from contextlib import redirect_stdout
 from pathlib import Path
 from typing import NamedTuple
 
+import matplotlib.pyplot as plt
 import torch
 
 from cscm77.checks import check_whole
 from cscm77.data.loaders import mnist_loaders
 from cscm77.data.mnist import MNISTUnavailable
 from cscm77.files import beside, reason_of, remove_unfinished, write_whole
-from cscm77.utils import printable_output, processor_name, progress_bar
+from cscm77.utils import (
+    arithmetic,
+    keep_freed_memory,
+    printable_output,
+    processor_name,
+    progress_bar,
+)
 
 EPOCHS, BATCH_SIZE, PIXELS = 10, 128, 784  # the coursework's
 CHECKPOINTS = Path(__file__).resolve().parents[2] / "results" / "checkpoints"  # of the judge
@@ -143,6 +150,7 @@ def run_command(study, prepare, tables, arguments=None):
     to) and {name: (title, function that trains and returns a row)}; `tables`, of the path, texts.
     """
     options = parse(study, arguments)
+    plt.switch_backend("agg")  # no window waits to be closed
 
     def run():
         _train_missing(study, options, *prepare(load_images(options), options.epochs))
@@ -150,8 +158,10 @@ def run_command(study, prepare, tables, arguments=None):
             print(f"\n{table}")
 
     without = " without --fresh" * options.fresh  # with it, all would begin anew once more
-    return exit_status(run, f"what is finished is kept in {options.output}, and the same command"
-                            f"{without} goes on from there")
+    with arithmetic("medium", flush=True):  # as in the notebooks
+        keep_freed_memory()
+        return exit_status(run, f"what is finished is kept in {options.output}, and the same "
+                                f"command{without} goes on from there")
 
 
 def exit_status(run, stopped):
