@@ -21,7 +21,7 @@ from cscm77.files import reason_of, write_whole
 from cscm77.measure.latents import measuring
 from cscm77.utils import device_of, dtype_of, in_notebook
 
-INCHES_PER_DIGIT, SMALL, TINY = 0.6, 0.42, 0.3  # the more rows a grid has, the smaller its digits
+INCHES_PER_DIGIT, SMALL = 0.6, 0.3  # of a row of digits, and of a square of many: whole pixels
 GAP = 2  # pixels between digits
 THRESHOLD = 120  # nats per image: what the coursework asks a VAE to reach
 # Okabe and Ito's, for the colour-blind; lines tell them apart in print without colour, too
@@ -78,22 +78,6 @@ def draw_digits(images, columns=None, title=None, labels=(), inches=None):
 def _wrapped(title, width, fontsize):
     """A title in lines that fit a width in inches; a letter is about half as wide as it is high."""
     return textwrap.fill(title, max(20, int(width * 72 / (0.53 * fontsize))))
-
-
-def draw_strip(strip, title, columns=12):
-    """Draw what fixed inputs became during a training: a row for each, time from left to right.
-
-    The strip is (moments, samples, 784), of which so many moments are shown, first and last too.
-    """
-    strip = _moments(strip)
-    shown = torch.linspace(0, len(strip) - 1, min(columns, len(strip))).round().long()
-    return draw_digits(strip[shown].transpose(0, 1).flatten(0, 1), columns=len(shown), title=title)
-
-
-def _moments(strip):
-    if strip is None or len(strip) == 0:
-        raise ValueError("strip: expected (moments, samples, 784) of one epoch or more, found none")
-    return _numbers(strip)
 
 
 def interpolate(start, end, steps):
@@ -180,6 +164,16 @@ def plot_choices(curves, title):
     return _curves(curves, title, "epoch", "validation loss, nats per image", first=1, fontsize=7)
 
 
+def plot_trials(distances, title):
+    """Draw Frechet distances of trials as bars, {model: {trial: distance}}: a panel a model."""
+    fig, axes = _panels(distances, title, 10, 0.9 + 0.2 * max(map(len, distances.values())))
+    for ax, bars in zip(axes, distances.values(), strict=True):
+        ax.barh(list(bars), _numbers(list(bars.values())).tolist(), color=COLOURS[0])
+        ax.invert_yaxis()  # the first above
+        ax.set_xlabel("Frechet distance")
+    return fig
+
+
 def plot_kl_of_latents(kl, title):
     """Draw the KL of each latent, (Z,) in nats per image, as bars, the largest first."""
     heights, order = _numbers(kl).sort(descending=True)
@@ -239,7 +233,7 @@ def plot_class_counts(counts, title):
 
 def plot_confusion(matrix, title):
     """Draw a confusion matrix (C, C) with its numbers: rows asked for, columns recognised."""
-    fig, (ax,) = _panels([""], title, 5, 4.2)
+    fig, (ax,) = _panels([""], title, 4.4, 3.7)
     matrix = _numbers(matrix)
     shares = matrix / matrix.sum(dim=1, keepdim=True).clamp(min=1)
     ax.imshow(shares.numpy(), cmap="gray_r", vmin=0, vmax=1)
@@ -254,7 +248,7 @@ def plot_confusion(matrix, title):
 def plot_latent_map(points, labels, title):
     """Draw points (N, 2), coloured by their digit (N,), its number at the middle of its points."""
     points, labels = _numbers(points).double(), _numbers(labels)
-    fig, (ax,) = _panels([""], title, 6, 4)
+    fig, (ax,) = _panels([""], title, 6, 3.4)
     ax.scatter(*points.T.numpy(), c=labels.numpy(), cmap="tab10", vmin=0, vmax=9, s=4, linewidths=0)
     for digit in labels.unique().tolist():
         x, y = points[labels == digit].median(dim=0).values.tolist()
@@ -277,7 +271,7 @@ class GrowingRows:
         from IPython.display import display  # it is loaded there already
 
         self._rows.append(_numbers(images).flatten(1))
-        fig = draw_digits(torch.cat(self._rows), columns=len(images), inches=TINY)
+        fig = draw_digits(torch.cat(self._rows), columns=len(images), inches=SMALL)
         if self._shown is None:
             self._shown = display(fig, display_id=True)
         else:
@@ -306,8 +300,10 @@ def save_picture(fig, path):
 
 
 def save_animation(strip, path, columns=5):
-    """Save a strip, as `draw_strip` takes it, as a moving GIF; where that fails, say why."""
-    strip = _moments(strip).float()
+    """Save a strip, (moments, samples, 784), as a moving GIF; where that fails, say why."""
+    if strip is None or len(strip) == 0:
+        raise ValueError("strip: expected (moments, samples, 784) of one epoch or more, found none")
+    strip = _numbers(strip).float()
     low, high = strip.min(), strip.max()
     grids = [255 * tile((moment - low) / (high - low or 1), columns) for moment in strip]
     first, *others = (ImageOps.scale(Image.fromarray(grid.astype("uint8")), 2) for grid in grids)

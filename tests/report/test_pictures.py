@@ -14,7 +14,6 @@ from cscm77.training.journal import GANHistory, VAEEpoch
 FORMULA = r"$\wrong$"  # to matplotlib a formula with an unknown symbol
 FIGURES = {  # (form of the values, a text) -> a figure
     "digits": lambda form, text: pictures.draw_digits(form(torch.rand(4, 784)), title=text),
-    "strip": lambda form, text: pictures.draw_strip(form(torch.rand(3, 2, 784)), text),
     "VAE": lambda form, text: pictures.plot_vae_training(
         [VAEEpoch(i, *row) for i, row in enumerate(form(torch.rand(3, 4)))], text),
     "GAN": lambda form, text: pictures.plot_gan_training(
@@ -22,6 +21,8 @@ FIGURES = {  # (form of the values, a text) -> a figure
     "probabilities": lambda form, text: pictures.plot_probabilities(
         {text: GANHistory([], [], d_real=form(torch.rand(9)), d_fake=form(torch.rand(9)))}, text),
     "choices": lambda form, text: pictures.plot_choices({text: {text: form(torch.rand(3))}}, text),
+    "trials": lambda form, text: pictures.plot_trials(
+        {text: dict(zip([text, "other"], form(torch.rand(2)), strict=True))}, text),
     "KL": lambda form, text: pictures.plot_kl_of_latents(form(torch.rand(5)), text),
     "counts": lambda form, text: pictures.plot_class_counts({text: form(torch.rand(10))}, text),
     "confusion": lambda form, text: pictures.plot_confusion(form(torch.rand(10, 10)), text),
@@ -45,7 +46,8 @@ def test_a_dollar_in_a_title_or_label_begins_no_formula(figure):
     fig.canvas.draw()
     shown = [text.get_text() for text in fig.findobj(Text) if "$" in text.get_text()]
     assert shown and set(shown) == {FORMULA}
-    assert len(shown) == {"GAN": 2, "probabilities": 2, "choices": 3, "counts": 2}.get(figure, 1)
+    assert len(shown) == {"GAN": 2, "probabilities": 2, "choices": 3, "counts": 2,
+                          "trials": 4}.get(figure, 1)
 
 
 @pytest.mark.parametrize("n, columns, rows, cols",
@@ -234,22 +236,10 @@ def test_a_latent_map_names_each_digit_among_its_points():
     assert places == {"4": (1.0, 0.0), "7": (9.0, 9.0)}
 
 
-@pytest.mark.parametrize("moments, shown", [(5, 5), (30, 4)])
-def test_a_strip_has_a_row_for_each_noise_and_goes_to_the_end(moments, shown):
-    strip = torch.arange(moments).view(-1, 1, 1).expand(moments, 3, 784) / moments
-    fig = pictures.draw_strip(strip, "strip", columns=max(shown, 4))
-    grid = fig.axes[0].images[0].get_array()
-    step = 28 + pictures.GAP
-    assert grid.shape == (3 * step + pictures.GAP, shown * step + pictures.GAP)
-    assert grid[10, 10] == 0 and grid[10, -10] == pytest.approx((moments - 1) / moments)
-
-
 @pytest.mark.parametrize("strip", [None, [], torch.zeros(0, 5, 784)])
 def test_a_training_of_no_epochs_has_no_strip_and_that_is_said(strip, tmp_path):
-    for draw in (lambda: pictures.draw_strip(strip, "title"),
-                 lambda: pictures.save_animation(strip, tmp_path / "x.gif")):
-        with pytest.raises(ValueError, match="strip: expected .* of one epoch or more"):
-            draw()
+    with pytest.raises(ValueError, match="strip: expected .* of one epoch or more"):
+        pictures.save_animation(strip, tmp_path / "x.gif")
 
 
 @pytest.mark.parametrize("low", [-1, 1])
