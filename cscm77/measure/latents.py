@@ -35,7 +35,7 @@ def importance_weighted_loss(model, loader, sizes=(1, 10, 100), cond=False):
     """An upper bound of -log p(x) from K samples of z an image, {K: nats per image}.
 
     Burda et al. (2016), equation 8: K = 1 is the negative ELBO by sampling; the bound falls towards
-    -log p(x) as K grows, whose samples hold those of a smaller K. Else as in `kl_of_latents`.
+    -log p(x) as K grows; a small K's samples are among a larger one's. Else as in `kl_of_latents`.
     """
     total, number = dict.fromkeys(sizes, 0.0), 0
     with measuring(model), seeded(device_of(model)):

@@ -105,7 +105,7 @@ def digest_of_items(items, loader):
     try:
         places = torch.linspace(0, len(items) - 1, min(SAMPLED, len(items))).long().tolist()
         once, again = (_digest([items[place] for place in places]) for _ in range(2))
-        return once if once == again else None  # they change by themselves
+        return once if once == again else None  # some change by themselves
     except Exception:  # no items by number, or whatever a data set of the user's own may raise
         return None
     finally:

@@ -117,7 +117,7 @@ class GANHistory(NamedTuple):
     d_real: list = []  # D's mean probability for real images, before the step
     d_fake: list = []  # and for generated ones
     scores: list = []  # one number an epoch, where a score was asked for
-    strip: torch.Tensor | None = None  # of one noise, every show_every steps: (steps, samples, 784)
+    strip: torch.Tensor | None = None  # of one noise, while it trained: (moments, samples, 784)
 
 
 class GANJournal:
