@@ -3,6 +3,7 @@
 Axes: N images in a batch, D = 784 pixels, Z latents or noise dimensions, C classes.
 """
 
+import copy
 from functools import partial
 from operator import length_hint
 from pathlib import Path
@@ -18,16 +19,7 @@ from cscm77.report.pictures import GrowingRows, draw_digits, save_picture
 from cscm77.training.begin import begin_gan, begin_vae, runs, show_restored_epoch
 from cscm77.training.journal import GANHistory, LossLog, VAEEpoch, VAELosses
 from cscm77.training.replay import Replayed
-from cscm77.utils import (
-    copy_of,
-    device_of,
-    dtype_of,
-    eval_mode,
-    frozen,
-    initialize_weights,
-    one_hot,
-    seeded,
-)
+from cscm77.utils import device_of, dtype_of, eval_mode, frozen, initialize_weights, one_hot, seeded
 from gan import sample_noise
 from vae import kl_divergence, loss_function
 
@@ -131,7 +123,7 @@ def averaged_vae(model):
     """
     if model not in runs:
         raise ValueError("model: expected one that train_vae has trained, found another")
-    return copy_of(runs[model].journal.average.module)
+    return copy.deepcopy(runs[model].journal.average.module)
 
 
 def vae_inputs(model, x, labels, cond):

@@ -7,9 +7,8 @@ from jinja2 import pass_context
 from nbconvert import HTMLExporter
 from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
 
-# nbconvert's page without the scripts that it would fetch, with code folded that JupyterLab folds,
-# and with the fonts for formulas that Windows, macOS and Linux have: a browser by itself may take
-# one in which no sign grows
+# nbconvert's page without the scripts that it would fetch, with code folded as in JupyterLab, and
+# with fonts for formulas that Windows, macOS and Linux have: in a browser's own no sign may grow
 TEMPLATE = """{% extends "index.html.j2" %}
 {% block html_head_js %}{% endblock %} {% block html_head_js_mathjax %}{% endblock %}
 {% block html_head_js_mermaidjs %}{% endblock %} {% block jupyter_widgets %}{% endblock %}

@@ -16,17 +16,11 @@ from typing import NamedTuple
 import matplotlib.pyplot as plt
 import torch
 
+from cscm77 import utils
 from cscm77.checks import check_whole
 from cscm77.data.loaders import mnist_loaders
 from cscm77.data.mnist import MNISTUnavailable
 from cscm77.files import beside, reason_of, remove_unfinished, write_whole
-from cscm77.utils import (
-    arithmetic,
-    keep_freed_memory,
-    printable_output,
-    processor_name,
-    progress_bar,
-)
 
 EPOCHS, BATCH_SIZE, PIXELS = 10, 128, 784  # the coursework's
 CHECKPOINTS = Path(__file__).resolve().parents[2] / "results" / "checkpoints"  # of the judge
@@ -54,7 +48,7 @@ def provenance_of(loaders, epochs):
     return {"data": digits.name, "training images": len(digits),
             "validation images": len(loaders.val.dataset),
             "test images": len(loaders.test.dataset), "epochs": epochs, "batch": BATCH_SIZE,
-            "torch": torch.__version__, "processor": processor_name(digits.pixels.device),
+            "torch": torch.__version__, "processor": utils.processor_name(digits.pixels.device),
             "threads": torch.get_num_threads()}
 
 
@@ -102,7 +96,7 @@ def _train_missing(study, options, provenance, trainings):
     _save(path, provenance, results)  # at once: nothing is trained for an unwritable place
     missing = [name for name in trainings if name not in results]
     done = len(trainings) - len(missing)
-    with progress_bar(len(trainings), "trainings", unit="training", done=done) as bar:
+    with utils.progress_bar(len(trainings), "trainings", unit="training", done=done) as bar:
         for number, name in enumerate(missing, done + 1):
             title, train = trainings[name]
             bar.set_postfix_str(title)
@@ -158,15 +152,15 @@ def run_command(study, prepare, tables, arguments=None):
             print(f"\n{table}")
 
     without = " without --fresh" * options.fresh  # with it, all would begin anew once more
-    with arithmetic("medium", flush=True):  # as in the notebooks
-        keep_freed_memory()
+    with utils.arithmetic("medium", flush=True):  # as in the notebooks
+        utils.keep_freed_memory()
         return exit_status(run, f"what is finished is kept in {options.output}, and the same "
                                 f"command{without} goes on from there")
 
 
 def exit_status(run, stopped):
     """Run a command: 0, 1 after an error, 130 after Ctrl-C, with one line about it."""
-    printable_output()
+    utils.printable_output()
     try:
         run()
     except KeyboardInterrupt:
