@@ -103,7 +103,7 @@ def test_the_table_of_a_gan_has_its_averaged_samples(tmp_path):
     path.write_text(json.dumps({"provenance": made_from,
                                 "results": {"FC-GAN": {**row, "parameters": 7}}}))
     lines = choices.study_table("FC-GAN", path).splitlines()
-    assert lines[0].endswith("the averaged G's samples against the validation images")
+    assert lines[0].endswith("averaged G against validation images (DC-GAN: a fifth of the epochs)")
     assert lines[1].split("  ")[-1] == "rarest digit"
     assert lines[2].split() == "ours, seed 0 220.0 120.0 0.600 0.100 1.0%".split()
     assert choices.study_values("FC-GAN", "frechet", path) == {"ours, seed 0": 120.04}
