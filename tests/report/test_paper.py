@@ -162,16 +162,18 @@ def test_the_other_tables_are_those_of_their_files(report):
         assert f"{model} {' '.join(fixed(share, 1) for share in shares)}" in text
     study = SOURCES["study.json"]["results"]
     for size in (128, 256):
-        assert f"{size} {fixed(study[f'VAE hidden_dim={size}']['val_losses'][-1], 1)}" in text
+        assert f"{size}: {fixed(study[f'VAE hidden_dim={size}']['val_losses'][-1], 1)}" in text
     row = study["CVAE label_gains=(1, 1)"]
     accuracy = [row["accuracy"]] if isinstance(row["accuracy"], float) else row["accuracy"]
-    assert f"1/1 {fixed(row['val_losses'][-1], 1)} ({fixed(100 * accuracy[0], 1)} %)" in text
+    assert f"1/1: {fixed(row['val_losses'][-1], 1)} ({fixed(100 * accuracy[0], 1)} %)" in text
+    distance = study["FC-GAN learning_rate=0.0003"]["averaged"]["frechet"]
+    assert f"FC, rate 0.0003: {fixed(distance, 0)}" in text
 
 
 def test_every_number_with_a_point_is_a_result_or_a_setting(report):
     text, _ = report
     text = re.sub(r"\bReferences \[1\].*|\b\d\.\d (?=[A-Z])", "", text)  # nor numbers of sections
-    settings = {0.01, 0.5, 0.9, 0.995, 0.999, 0.001, 0.0003, 0.003}
+    settings = {0.01, 0.2, 0.5, 0.9, 0.995, 0.999, 0.001, 0.0003, 0.003}
     results = [*results_of_seeds(), *(n for _, n in numbers([METRICS, SOURCES])), math.log(10)]
     results += [share for model in MODELS for samples in samples_of(model)
                 for share in shares_of_digits(over_seeds("classes", model, weights=samples))]
@@ -222,8 +224,8 @@ def test_no_result_is_typed_in_the_template():
     body = prose[prose.index("= Introduction"):]
     code = re.sub(r"(?:node|arrow|place)\([^\n]*|(?:fixed|pm|versus|from-to)\([^)]*\)", "", body)
     typed = set(re.findall(r"(?<![\w.])\d+\.\d+", code))
-    assert typed <= {"0.01", "0.5", "0.9", "0.995", "0.999", "0.001", "0.6", "0.86", "0.84", "0.07",
-                     "0.82", "1.6"}
+    assert typed <= {"0.01", "0.2", "0.5", "0.9", "0.995", "0.999", "0.001", "0.003", "0.0003",
+                     "0.6", "0.86", "0.84", "0.07", "0.82", "1.6"}
 
 
 def test_the_settings_that_the_text_names_are_those_of_the_code():
@@ -312,11 +314,13 @@ def test_a_sentence_goes_or_turns_with_its_numbers(tmp_path, pictures, clear_rep
         made["results"][f"CVAE, seed {seed}"]["quality"]["precision"] = 0.5
     study = copy.deepcopy(SOURCES["study.json"])
     study["results"]["VAE init=pytorch"]["val_losses"][-1] = 95.0
+    study["results"]["DC-GAN batch_norm=False"]["averaged"]["frechet"] = 1.0
     text, _ = built(tmp_path, pictures, comparison=made, study=study)
     for said, turned in SAID.items():
         assert said in clear_report and said not in text, said
         assert turned is None or (turned in text and turned not in clear_report), turned
-    assert "own 95.0" in text and "Something tried was better" in text
+    assert "own: 95.0" in text and "Something tried was better" in text
+    assert "without batch normalisation 1: better without" in text
 
 
 def test_within_the_spread_nothing_was_shown(tmp_path, pictures):
