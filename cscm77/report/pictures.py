@@ -139,7 +139,8 @@ def plot_vae_training(epochs, title):
         ax.xaxis.get_major_locator().set_params(integer=True)
     axes[0].axhline(THRESHOLD, color="gray", linestyle=":", label=f"asked for: below {THRESHOLD}")
     axes[0].set_ylabel("nats per image")
-    _legend(axes[0], 3)
+    fig.legend(*axes[0].get_legend_handles_labels(), loc="outside lower left", ncols=3, fontsize=8,
+               frameon=False)
     return fig
 
 
