@@ -168,10 +168,12 @@ def plot_choices(curves, title):
 def plot_trials(distances, title):
     """Draw Frechet distances of trials as bars, {model: {trial: distance}}: a panel a model."""
     fig, axes = _panels(distances, title, 10, 0.9 + 0.2 * max(map(len, distances.values())))
-    for ax, bars in zip(axes, distances.values(), strict=True):
-        ax.barh(list(bars), _numbers(list(bars.values())).tolist(), color=COLOURS[0])
+    for ax, trials in zip(axes, distances.values(), strict=True):
+        bars = ax.barh(list(trials), _numbers(list(trials.values())).tolist(), color=COLOURS[0])
+        ax.bar_label(bars, fmt="%.0f", fontsize=8, padding=2)
+        ax.set(xscale="log", xticks=[], xlabel="Frechet distance, on a logarithmic scale")
+        ax.minorticks_off()
         ax.invert_yaxis()  # the first above
-        ax.set_xlabel("Frechet distance")
     return fig
 
 

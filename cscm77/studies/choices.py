@@ -91,8 +91,7 @@ TRIALS = (
 )
 AVERAGES = {f"{decay}, every {f'{every} steps' if every > 1 else 'step'}": (decay, every)
             for every in (1, 8) for decay in (0.98, 0.99, 0.995, 0.998)}
-# Test images are for final numbers: a choice made on them would flatter itself. The precision is no
-# choice to be made by loss: it is to be shown that it changes none.
+# Test images are for final numbers alone; of precisions it is to be shown that they change none.
 TESTED, AVERAGING = "precision", "averaging"
 STUDY = results_file.Study(
     "python -m cscm77.studies.choices", __doc__.partition("\n")[0], minutes=120,

@@ -140,10 +140,7 @@ def _row_of_gan(name, seed, loaders, epochs, measured):
 
 
 def row_of_gan(networks, solvers, losses, train, epochs, seed, measured, noise_dim=gan.NOISE_DIM):
-    """Train a GAN, and return its row: of the last weights and of the averaged ones.
-
-    `measured` is that of `measured_against`; the seed is of the noise that the samples are made of.
-    """
+    """Train a GAN; its row, by a `measured_against` and of the seed's noise, as others have it."""
     device = train.dataset.pixels.device
     with TemporaryDirectory() as folder:
         history = quietly(lambda: helper.run_a_gan(
