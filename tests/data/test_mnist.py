@@ -270,5 +270,5 @@ def test_two_processes_may_fetch_at_once(home, serve):
 
 def test_the_list_of_mirrors(monkeypatch):
     monkeypatch.undo()
-    assert mnist.MIRRORS[0] == MNIST.mirrors[0]
+    assert mnist.MIRRORS[0] in MNIST.mirrors  # older ones have a dead one before it
     assert [f"{want.name}.gz" for want in mnist.FILES] == [name for name, _ in MNIST.resources]
