@@ -13,9 +13,10 @@ TEMPLATE = """{% extends "index.html.j2" %}
 {% block html_head_js %}{% endblock %} {% block html_head_js_mathjax %}{% endblock %}
 {% block html_head_js_mermaidjs %}{% endblock %} {% block jupyter_widgets %}{% endblock %}
 {% block html_head_css %}<style>math { font-size: 110%; font-family: "Cambria Math",
-"STIX Two Math", "Latin Modern Math", "DejaVu Math TeX Gyre", math }</style>{% endblock %}
+"STIX Two Math", "Latin Modern Math", "DejaVu Math TeX Gyre", math }
+.jp-InputArea:has(summary) .jp-InputPrompt { padding: 0 5px }</style>{% endblock %}
 {% block input %}{% if cell.metadata.get("jupyter", {}).source_hidden %}<details>
-<summary style="font: 12px sans-serif">code</summary>{{ super() }}</details>
+<summary style="font: 12px/1 sans-serif">code</summary>{{ super() }}</details>
 {% else %}{{ super() }}{% endif %}{% endblock %}
 {% block data_latex %}<div class="jp-OutputArea-output">
 {{ output.data["text/latex"] | markdown2html }}</div>{% endblock %}"""
