@@ -24,9 +24,9 @@ from cscm77.utils import arithmetic, device_of, progress_bar, seeded
 
 FEATURES = 128
 EPOCHS, BATCH_SIZE, LEARNING_RATE = 3, 128, 3e-3
-LEAST_STEPS = 300  # where there are so few images that the epochs have fewer
+LEAST_STEPS = 150  # where there are so few images that the epochs have fewer
 SHIFT = 2  # pixels: training images are moved by so much at most, in either direction
-VERSION = 1  # count up when a judge trained now would be another one
+VERSION = 2  # count up when a judge trained now would be another one
 CHUNK = 1000  # images that are judged at a time
 
 

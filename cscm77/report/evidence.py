@@ -226,12 +226,18 @@ def _literal(text):
     return text.replace("$", r"\$").replace("|", r"\|")
 
 
+def mean_and_sd(numbers, form=".1f"):
+    """The mean of numbers as text, with the standard deviation of several; "-" of none."""
+    sd = f" ± {stdev(numbers):{form}}" if len(numbers) > 1 else ""
+    return f"{mean(numbers):{form}}{sd}" if numbers else "-"
+
+
 def contrast(first, second, form=".1f", paired=False):
     """Two rows of numbers over the same seeds in words: their means and sds, and what they show.
 
     Paired are numbers of one training each; others are apart where their ranges are.
     """
-    means = " against ".join(f"{mean(row):{form}} ± {stdev(row):{form}}" for row in (first, second))
+    means = " against ".join(mean_and_sd(row, form) for row in (first, second))
     pairs = list(zip(first, second, strict=True) if paired else product(first, second))
     shown = ("lower with every seed" if all(a < b for a, b in pairs) else
              "higher with every seed" if all(a > b for a, b in pairs) else

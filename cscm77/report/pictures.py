@@ -166,12 +166,20 @@ def plot_choices(curves, title):
 
 
 def plot_trials(distances, title):
-    """Draw Frechet distances of trials as bars, {model: {trial: distance}}: a panel a model."""
+    """Draw Frechet distances, {model: {trial: [distance by seed]}}: a panel a model, a bar a mean.
+
+    A dot is a seed, where there are several.
+    """
     fig, axes = _panels(distances, title, 10, 0.9 + 0.2 * max(map(len, distances.values())))
     for ax, trials in zip(axes, distances.values(), strict=True):
-        bars = ax.barh(list(trials), _numbers(list(trials.values())).tolist(), color=COLOURS[0])
-        ax.bar_label(bars, fmt="%.0f", fontsize=8, padding=2)
-        ax.set(xscale="log", xticks=[], xlabel="Frechet distance, on a logarithmic scale")
+        values = [_numbers(seeds) for seeds in trials.values()]
+        means = [seeds.mean().item() for seeds in values]
+        bars = ax.barh(list(trials), means, color=COLOURS[0])
+        ax.bar_label(bars, fmt="%.0f", fontsize=8, label_type="center", color="white")
+        for row, seeds in enumerate(values):
+            ax.plot(seeds, [row] * len(seeds), ".", color="black", alpha=len(seeds) > 1)
+        ax.set(xscale="log", xlim=(min(means) / 4, None), xticks=[],
+               xlabel="Frechet distance, on a logarithmic scale")
         ax.minorticks_off()
         ax.invert_yaxis()  # the first above
     return fig

@@ -7,7 +7,6 @@ Samples are compared with the test images, in the features of the judge.
 import sys
 from functools import partial
 from pathlib import Path
-from statistics import mean, stdev
 from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
@@ -19,7 +18,7 @@ import gan
 from cscm77.measure.judge import judge_of
 from cscm77.measure.latents import importance_weighted_loss
 from cscm77.measure.samples import ask_for_digits, generate, measure_samples
-from cscm77.report.evidence import Page
+from cscm77.report.evidence import Page, mean_and_sd
 from cscm77.studies import results_file
 from cscm77.studies.results_file import quietly
 from cscm77.utils import reset_seed, seeded
@@ -202,8 +201,7 @@ def _table_row(rows, samples):
     texts, parameters = [], rows[0].get("parameters")  # real images have none
     for name, (_, form) in COLUMNS.items():
         values = [row[samples][name] for row in rows if name in row[samples]]
-        sd = f" ± {stdev(values):{form}}" if len(values) > 1 else ""
-        texts.append(f"{mean(values):{form}}{sd}" if values else "-")
+        texts.append(mean_and_sd(values, form))
     return [*texts, f"{parameters:,}" if parameters else "-"]
 
 

@@ -22,7 +22,7 @@ FIGURES = {  # (form of the values, a text) -> a figure
         {text: GANHistory([], [], d_real=form(torch.rand(9)), d_fake=form(torch.rand(9)))}, text),
     "choices": lambda form, text: pictures.plot_choices({text: {text: form(torch.rand(3))}}, text),
     "trials": lambda form, text: pictures.plot_trials(
-        {text: dict(zip([text, "other"], form(torch.rand(2)), strict=True))}, text),
+        {text: dict(zip([text, "other"], form(torch.rand(2, 3)), strict=True))}, text),
     "KL": lambda form, text: pictures.plot_kl_of_latents(form(torch.rand(5)), text),
     "counts": lambda form, text: pictures.plot_class_counts({text: form(torch.rand(10))}, text),
     "confusion": lambda form, text: pictures.plot_confusion(form(torch.rand(10, 10)), text),

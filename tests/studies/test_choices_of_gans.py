@@ -40,6 +40,7 @@ def test_ours_are_the_gans_of_the_notebook(model, make_d, make_g, first_weights)
 
 @pytest.mark.parametrize("model, changes, of", [
     ("FC-GAN", {"learning_rate": 3e-4}, lambda D, G, solver: solver.param_groups[0]["lr"]),
+    ("FC-GAN", {"beta1": 0.0}, lambda D, G, solver: solver.param_groups[0]["betas"][0]),
     ("FC-GAN", {"beta1": 0.9}, lambda D, G, solver: solver.param_groups[0]["betas"][0]),
     ("FC-GAN", {"leak": 0.2}, lambda D, G, solver: D[1].negative_slope),
     ("FC-GAN", {"noise_size": 32}, lambda D, G, solver: G[0].in_features),
@@ -52,7 +53,7 @@ def test_a_change_of_a_gan_is_what_it_says(model, changes, of):
 
 
 @pytest.mark.parametrize("init, sd", [("glorot", (2 / (1024 + 1024)) ** 0.5),
-                                      ("pytorch", (1 / (3 * 1024)) ** 0.5)])
+                                      ("pytorch", (1 / (3 * 1024)) ** 0.5), ("normal", 0.02)])
 def test_first_weights_of_a_gan_have_their_spread(init, sd):
     (_, G), _, _ = choices.build_gan(Trial("", "", "FC-GAN", init=init), "cpu")
     assert G[2].weight.std().item() == pytest.approx(sd, rel=0.01)
@@ -96,15 +97,22 @@ def test_a_gan_s_trial_is_the_notebooks_loop_bit_for_bit(few_images, judge, tmp_
             assert row[key]["frechet"] == pytest.approx(measured(samples)[0]["frechet"], rel=1e-4)
 
 
-def test_the_table_of_a_gan_has_its_averaged_samples(tmp_path):
+def test_the_table_of_a_gan_has_its_averaged_samples_and_their_spread_over_seeds(tmp_path):
     averaged = {"frechet": 120.04, "coverage": 0.6, "uniformity": 0.1, "classes": [1] + 9 * [11]}
     path, row = tmp_path / "s.json", {"quality": {"frechet": 220.0}, "averaged": averaged}
+    row["parameters"] = 7
+    second = row | {"averaged": averaged | {"frechet": 122.04}}
     made_from = {"data": "MNIST", "training images": 55000, "epochs": 10}
-    path.write_text(json.dumps({"provenance": made_from,
-                                "results": {"FC-GAN": {**row, "parameters": 7}}}))
-    lines = choices.study_table("FC-GAN", path).splitlines()
-    assert lines[0].endswith("averaged G against validation images (DC-GAN: a fifth of the epochs)")
-    assert lines[1].split("  ")[-1] == "rarest digit"
-    assert lines[2].split() == "ours, seed 0 220.0 120.0 0.600 0.100 1.0%".split()
-    assert choices.study_values("FC-GAN", "frechet", path) == {"ours, seed 0": 120.04}
+    path.write_text(json.dumps({"provenance": made_from, "results": {
+        "FC-GAN": row, "FC-GAN seed=2": second, "FC-GAN seed=1": {"error": "not finite"},
+        "FC-GAN leak=0.2": row}}))
+    table = choices.study_table("FC-GAN", path)
+    lines = {line[:14].strip(): line[14:].split() for line in table.splitlines()}
+    assert " (DC-GAN: a fifth of the epochs), mean and sd over seeds" in table.splitlines()[0]
+    assert lines["ours"] == ("220.0 ± 0.0 121.0 ± 1.4 0.600 ± 0.000 0.100 ± 0.000 "
+                             "1.0% ± 0.0%".split())
+    assert lines["leak 0.2"] == "220.0 120.0 0.600 0.100 1.0%".split()
+    assert lines["beta1 0"] == ["-"] * 5 and "ours, seed 1: not finite" in table
+    assert choices.study_values("FC-GAN", "frechet", path) == {
+        "ours": [120.04, 122.04], "leak 0.2": [120.04]}
     assert STUDY.summary(row).endswith("averaged 120.04")
