@@ -74,7 +74,7 @@ def measure_samples(samples, real):
     """The `Quality` of samples beside real images that the generator never saw: two `Reading`s."""
     for reading in (samples, real):
         check_whole("images to compare", len(reading.labels), least=NEIGHBOURS + 1)
-    classes = class_counts(samples.labels)
+    classes = torch.bincount(samples.labels, minlength=CLASSES)
     return Quality(
         frechet_distance(real.features, samples.features),
         *kernel_distance(real.features, samples.features),
@@ -128,11 +128,6 @@ def classifier_score(probabilities):
     marginal = marginal.clamp(min=torch.finfo(marginal.dtype).tiny)  # of a class that never comes
     kl = torch.special.xlogy(probabilities, probabilities / marginal).sum(dim=1)
     return check_finite("classifier score", kl.mean().exp().item())
-
-
-def class_counts(labels):
-    """Count the labels of each class: (N,) -> (C,)."""
-    return torch.bincount(labels, minlength=CLASSES)
 
 
 def distance_from_uniform(counts):

@@ -8,7 +8,6 @@ import inspect
 import json
 import math
 from html import escape
-from itertools import product
 from pathlib import Path
 from statistics import mean, stdev
 
@@ -227,8 +226,8 @@ def _literal(text):
 
 
 def mean_and_sd(numbers, form=".1f"):
-    """The mean of numbers as text, with the standard deviation of several; "-" of none."""
-    sd = f" ± {stdev(numbers):{form}}" if len(numbers) > 1 else ""
+    """The mean of numbers as text, with the standard deviation where they differ; "-" of none."""
+    sd = f" ± {stdev(numbers):{form}}" if len(set(numbers)) > 1 else ""
     return f"{mean(numbers):{form}}{sd}" if numbers else "-"
 
 
@@ -238,11 +237,19 @@ def contrast(first, second, form=".1f", paired=False):
     Paired are numbers of one training each; others are apart where their ranges are.
     """
     means = " against ".join(mean_and_sd(row, form) for row in (first, second))
-    pairs = list(zip(first, second, strict=True) if paired else product(first, second))
-    shown = ("lower with every seed" if all(a < b for a, b in pairs) else
-             "higher with every seed" if all(a > b for a, b in pairs) else
-             "within the spread over seeds, so nothing was shown")
-    return f"{means}: {shown}"
+    side = (apart([a - b for a, b in zip(first, second, strict=True)], [0.0]) if paired else
+            apart(first, second))
+    return means + (": within the spread over seeds, so nothing was shown",
+                    ": higher with every seed", ": lower with every seed")[side]
+
+
+def apart(seeds, ours):
+    """-1 where every seed is below all of ours, 1 where above, else 0: nothing was shown.
+
+    One alone has to be further off than ours are from one another.
+    """
+    margin = (max(ours) - min(ours)) * (len(seeds) == 1)
+    return (min(seeds) > max(ours) + margin) - (max(seeds) < min(ours) - margin)
 
 
 def gap(first, second, form=".1f"):

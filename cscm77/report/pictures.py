@@ -166,10 +166,7 @@ def plot_choices(curves, title):
 
 
 def plot_trials(distances, title):
-    """Draw Frechet distances, {model: {trial: [distance by seed]}}: a panel a model, a bar a mean.
-
-    A dot is a seed, where there are several.
-    """
+    """Draw Frechet distances, {model: {choice: [by seed]}}: bars are means, dots the seeds."""
     fig, axes = _panels(distances, title, 10, 0.9 + 0.2 * max(map(len, distances.values())))
     for ax, trials in zip(axes, distances.values(), strict=True):
         values = [_numbers(seeds) for seeds in trials.values()]

@@ -4,13 +4,11 @@ Every row of `TRIALS` is 10 epochs of MNIST (2 for the DC-GAN) in batches of 128
 in nats per image; a GAN's samples are compared with the validation images.
 """
 
-import math
 import sys
 from contextlib import contextmanager
 from functools import cache, partial
 from itertools import count
 from pathlib import Path
-from statistics import mean
 from typing import NamedTuple
 
 import torch
@@ -25,7 +23,7 @@ from cscm77.measure.latents import IN_USE, kl_of_latents
 from cscm77.measure.samples import conditional_accuracy
 from cscm77.report.evidence import Page, mean_and_sd
 from cscm77.studies import results_file
-from cscm77.studies.comparison import GANS, measured_against, row_of_gan
+from cscm77.studies.comparison import GANS, SAMPLES, measured_against, row_of_gan
 from cscm77.studies.results_file import made_from, quietly, read_results
 from cscm77.training.journal import averaged
 from cscm77.utils import arithmetic, seeded
@@ -66,7 +64,7 @@ GAN_TRIALS = {  # what is changed, over how many seeds: three where it ends near
     "DC-GAN": {
         "ours": ({}, 3), "beta1 0": ({"beta1": 0.0}, 3),
         "no batch normalisation": ({"batch_norm": False}, 1),
-        "PyTorch's weights": ({"init": "pytorch"}, 1), "normal weights": ({"init": "normal"}, 1),
+        "PyTorch's weights": ({"init": "pytorch"}, 1),
         "real target 0.9": ({"real_target": 0.9}, 3), "two steps of D": ({"d_steps": 2}, 1)}}
 DC_EPOCHS = 0.2  # of the other models'
 TRIALS = (
@@ -95,6 +93,7 @@ TRIALS = (
       for model, trials in GAN_TRIALS.items() for name, (changes, seeds) in trials.items()
       for seed in range(seeds)),
 )
+GROUPS = list(dict.fromkeys(trial.group for trial in TRIALS))  # the tables, in their order
 AVERAGES = {f"{decay}, every {f'{every} steps' if every > 1 else 'step'}": (decay, every)
             for every in (1, 8) for decay in (0.98, 0.99, 0.995, 0.998)}
 # Test images are for final numbers alone; of precisions it is to be shown that they change none.
@@ -106,11 +105,6 @@ STUDY = results_file.Study(
     summary=lambda row: (f"Frechet distance, averaged {row['averaged']['frechet']:.2f}"
                          if "quality" in row else f"validation loss {row['val_losses'][-1]:.2f}, "
                          f"averaged {row['averaged']:.2f}"))
-
-
-def groups():
-    """The names of the tables, in their order."""
-    return list(dict.fromkeys(trial.group for trial in TRIALS))
 
 
 def training_name(trial):
@@ -194,13 +188,7 @@ def build_gan(trial, device):
     return (D, G), solvers, (d_loss, gan.generator_loss)
 
 
-def normal_weights(layer):
-    """A DC-GAN's first weights in Radford et al. (2016), section 4: normal, sd 0.02."""
-    if isinstance(layer, (nn.Linear, nn.Conv2d, nn.ConvTranspose2d)):
-        nn.init.normal_(layer.weight, std=0.02)
-
-
-GAN_INITS = {"pytorch": nn.Identity(), "glorot": initialize_weights, "normal": normal_weights}
+GAN_INITS = {"pytorch": nn.Identity(), "glorot": initialize_weights}
 
 
 def smoothed_loss(target, logits_real, logits_fake):
@@ -296,23 +284,44 @@ def averages_of(model, settings):
 # ---------------------------------------------------------------- tables
 
 
+VALIDATION = "validation -ELBO in nats per image"
+LOSSES = {"last weights": (".2f", lambda row: row["val_losses"][-1]),  # a column: format, number
+          "averaged": (".2f", lambda row: row["averaged"]),
+          "training": (".2f", lambda row: row["train_loss"]),
+          "latents in use": (".1f", lambda row: row["latents_in_use"]),
+          "parameters": (",", lambda row: row["parameters"])}
+ASKED = {title: (".2%", lambda row, place=place: row["accuracy"][place])
+         for place, title in enumerate(("as asked for", "averaged, as asked"))}
+OF_AVERAGES = {"last weights": LOSSES["last weights"]} | {
+    name: (".2f", lambda row, name=name: row["averages"][name]) for name in AVERAGES}
+OF_GANS = {"Frechet, last weights": (".1f", lambda row: row["quality"]["frechet"])} | {
+    title: (form, lambda row, name=name: row["averaged"][name])
+    for title, form, name in (("Frechet", ".1f", "frechet"), ("coverage", ".3f", "coverage"),
+                              ("off uniform", ".3f", "uniformity"))} | {
+    "rarest digit": (".1%", lambda row: min(row["averaged"]["classes"]) / SAMPLES)}
+MEASURED = {  # group: what, and the columns; of others validation losses
+    "label gain": (VALIDATION, LOSSES | ASKED), AVERAGING: (VALIDATION, OF_AVERAGES),
+    TESTED: ("in nats per image", {"test -ELBO": (".2f", lambda row: row["test"]["loss"])}),
+    **dict.fromkeys(GAN_TRIALS, ("averaged G against validation images (DC-GAN: a fifth of the "
+                                 "epochs)", OF_GANS))}
+
+
 def study_table(group, path=STUDY.path):
     """One of the `groups` of trials as a `Page`; errors are those of `read_results`."""
     made, rows = _made_and_rows(group, path)
-    table = {TESTED: _test_table, AVERAGING: _averaging_table,
-             **dict.fromkeys(GAN_TRIALS, _gan_table)}.get(group, _validation_table)
-    measured, titles, lines = table(rows)
-    first = made_from(made, [trial.seed for trial in rows])
+    measured, columns = MEASURED.get(group, (VALIDATION, LOSSES))
+    lines = {choice: [mean_and_sd(list(map(measure, seeds)), form)
+                      for form, measure in columns.values()]
+             for choice, seeds in _rows_by_choice(rows).items()}
+    if group == AVERAGING:  # which has many columns and two lines: turned round
+        columns, lines = lines, dict(zip(columns, zip(*lines.values(), strict=True), strict=True))
+    seeds = [trial.seed for trial in rows]
+    first = made_from(made, seeds) + " (mean and sd of several)" * (len(set(seeds)) > 1)
     notes = [f"{trial.name}: {row['error']}" for trial, row in rows.items() if "error" in row]
     judged = {row["judge's accuracy"] for row in rows.values() if "judge's accuracy" in row}
     notes += [f"digits as asked for: of 10,000, read by a judge that reads {accuracy:.2%} of the "
               "test images right" for accuracy in sorted(judged)]
-    return Page(f"{first}; {measured}", (group, titles, lines), *notes)
-
-
-def study_made_from(path=STUDY.path):
-    """What the study was made from: data, number of training images, epochs."""
-    return made_from(read_results(STUDY, path), [0])
+    return Page(f"{first}; {measured}", (group, list(columns), lines), *notes)
 
 
 def study_curves(group, path=STUDY.path):
@@ -335,18 +344,6 @@ def _made_and_rows(group, path):
                   for trial in TRIALS if trial.group == group}
 
 
-def _validation_table(rows):
-    titles = ["last weights", "averaged", "training", "latents in use", "parameters"]
-    lines = {trial.name: ["-"] * len(titles) if "error" in row else [
-        f"{row['val_losses'][-1]:.2f}", f"{row['averaged']:.2f}", f"{row['train_loss']:.2f}",
-        str(row["latents_in_use"]), f"{row['parameters']:,}"] for trial, row in rows.items()}
-    if any("accuracy" in row for row in rows.values()):
-        titles += ["as asked for", "averaged, as asked"]
-        for trial, row in rows.items():
-            lines[trial.name] += [f"{accuracy:.2%}" for accuracy in row.get("accuracy", ())] or "--"
-    return "validation -ELBO in nats per image", titles, lines
-
-
 def _rows_by_choice(rows):
     """The rows of a group, {trial: row}, as {what was chosen: [row of each seed that has one]}."""
     choices = {}
@@ -356,55 +353,10 @@ def _rows_by_choice(rows):
     return choices
 
 
-def _gan_table(rows):
-    """The averaged generator's samples, and the Frechet distance of the last weights'."""
-    columns = {"Frechet, last weights": (".1f", lambda row: row["quality"]["frechet"]),
-               "Frechet": (".1f", lambda row: row["averaged"]["frechet"]),
-               "coverage": (".3f", lambda row: row["averaged"]["coverage"]),
-               "off uniform": (".3f", lambda row: row["averaged"]["uniformity"]),
-               "rarest digit": (".1%", lambda row: _least_share(row["averaged"]["classes"]))}
-    lines = {choice: [mean_and_sd(list(map(measure, seeds)), form)
-                      for form, measure in columns.values()]
-             for choice, seeds in _rows_by_choice(rows).items()}
-    return ("averaged G against validation images (DC-GAN: a fifth of the epochs), mean and sd "
-            "over seeds", columns, lines)
-
-
-def _least_share(counts):
-    return min(counts) / sum(counts)
-
-
-def _averaging_table(rows):
-    """The averages of each model: a column a model, a line a decay and rhythm."""
-    columns = [{"last weights": row["val_losses"][-1], **row["averages"]} if "averages" in row
-               else {} for row in rows.values()]
-    return "validation -ELBO in nats per image", [trial.name for trial in rows], {
-        name: [_two_places(column.get(name, math.nan)) for column in columns]
-        for name in ("last weights", *AVERAGES)}
-
-
-def _test_table(rows):
-    """Two precisions side by side: a line a seed, then the means; first minus second."""
-    columns = {}
-    for trial, row in rows.items():
-        losses = columns.setdefault(trial.precision, {})
-        losses[f"seed {trial.seed}"] = row.get("test", {}).get("loss", math.nan)
-    for losses in columns.values():
-        losses["mean"] = mean(losses.values())
-    first, second = columns.values()
-    return "test -ELBO in nats per image", [*columns, "difference"], {
-        name: (_two_places(first[name]), _two_places(second[name]),
-               _two_places(first[name] - second[name], "+")) for name in first}
-
-
-def _two_places(number, sign=""):
-    return "-" if math.isnan(number) else f"{number:{sign}.2f}"
-
-
 def main(arguments=None):
     """Run the command line; returns the exit status."""
     return results_file.run_command(
-        STUDY, prepare, lambda path: [study_table(group, path) for group in groups()], arguments)
+        STUDY, prepare, lambda path: [study_table(group, path) for group in GROUPS], arguments)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,17 @@ import pytest
 import torch
 
 from cscm77.report import evidence as module
-from cscm77.report.evidence import Evidence, Page, as_html, as_markdown, as_text, contrast, gap
+from cscm77.report.evidence import (
+    Evidence,
+    Page,
+    apart,
+    as_html,
+    as_markdown,
+    as_text,
+    contrast,
+    gap,
+    mean_and_sd,
+)
 from cscm77.report.pictures import draw_digits, plot_confusion, plot_gan_training
 from cscm77.training.journal import GANHistory
 
@@ -103,6 +113,19 @@ def test_what_two_rows_show_is_said_only_where_every_seed_says_it(first, second,
     assert contrast([1.0, 3.5], [2.0, 4.0], paired=True).endswith("lower with every seed")
     assert contrast([1.0, 3.5], [0.0, 3.0], paired=True).endswith("higher with every seed")
     assert gap(first[0], second[0]).endswith("below" if first[0] < second[0] else "above")
+
+
+@pytest.mark.parametrize("seeds, side", [
+    ([3.0, 2.0], 0), ([1.9, 1.8], -1), ([5.1, 9.0], 1), ([1.9], 0), ([-1.1], -1), ([7.9], 0),
+    ([8.1], 1)])
+def test_one_seed_is_apart_only_where_it_is_further_off_than_ours_are_wide(seeds, side):
+    assert apart(seeds, [2.0, 5.0, 3.0]) == side
+
+
+def test_numbers_of_seeds_are_their_mean_and_their_sd_where_there_is_one():
+    assert mean_and_sd([1.0, 3.0]) == "2.0 ± 1.4"
+    assert [mean_and_sd(numbers) for numbers in ([2.0], [2.0, 2.0], [])] == ["2.0", "2.0", "-"]
+    assert mean_and_sd([1234, 1234], ",") == "1,234"
 
 
 def test_the_source_of_a_function_is_shown_without_its_docstring(capsys):

@@ -65,7 +65,7 @@ def test_a_training_s_name_has_what_differs_and_nothing_of_the_table():
     assert training_name(Trial("a", "b")) == training_name(Trial("c", "d")) == "VAE"
     assert training_name(Trial("a", "b", "CVAE", 8, label_gains=(3, 1), seed=2)) == (
         "CVAE hidden_dim=8 label_gains=(3, 1) seed=2")
-    assert len({training_name(t) for t in TRIALS}) == len({t[2:] for t in TRIALS}) == 54
+    assert len({training_name(t) for t in TRIALS}) == len({t[2:] for t in TRIALS}) == 71
 
 
 @pytest.mark.parametrize("make, gains", [(vae.VAE, None), (vae.CVAE, GAINS)])
@@ -228,6 +228,7 @@ def test_the_command_trains_each_distinct_trial_once_and_prints_every_table(
            SMALL._replace(group="precision", name="highest, seed 0", precision="highest"),
            Trial("label gain", "2", model="CVAE", hidden_dim=8, label_gains=(2, 2)))
     monkeypatch.setattr(choices, "TRIALS", few)
+    monkeypatch.setattr(choices, "GROUPS", ["hidden size", "precision", "label gain"])
     path = tmp_path / "few.json"
     failing = iter([None, FloatingPointError("epoch 0, step 7: the loss is nan"), None, None])
 
@@ -283,9 +284,9 @@ def test_a_table_of_validation_losses(tmp_path):
     assert choices.study_table("hidden size", path).splitlines() == [
         "MNIST, 55,000 training images, 10 epochs, seed 0; validation -ELBO in nats per image",
         "hidden size  last weights  averaged  training  latents in use  parameters",
-        "128                109.99    107.99    101.13              14   1,288,414",
+        "128                109.99    107.99    101.13            14.0   1,288,414",
         "256                     -         -         -               -           -",
-        "400 (ours)         102.31    100.31    101.13              14   1,288,414",
+        "400 (ours)         102.31    100.31    101.13            14.0   1,288,414",
         "512                     -         -         -               -           -",
         "800                     -         -         -               -           -",
         "256: not trained yet",
@@ -303,31 +304,17 @@ def test_the_table_of_averages_has_a_column_a_model(tmp_path):
     assert lines[9] == "0.995, every 8 steps   99.50     -" and len(lines) == 12
 
 
-def test_the_table_of_precisions_sets_them_side_by_side(tmp_path):
+def test_the_table_of_precisions_sets_them_below_each_other(tmp_path):
     path = write_study(tmp_path / "s.json", {
         "VAE": row(0.0, 102.5), "VAE seed=1": row(0.0, 103.0), "VAE seed=2": row(0.0, 102.0),
-        "VAE precision=highest": row(0.0, 102.25), "VAE precision=highest seed=1": row(0.0, 103.5),
-        "VAE precision=highest seed=2": row(0.0, 101.0)})
-    assert choices.study_table("precision", path).splitlines() == [
-        "MNIST, 55,000 training images, 10 epochs, seeds 0, 1, 2; test -ELBO in nats per image",
-        "precision  medium  highest  difference",
-        "seed 0     102.50   102.25       +0.25",
-        "seed 1     103.00   103.50       -0.50",
-        "seed 2     102.00   101.00       +1.00",
-        "mean       102.50   102.25       +0.25",
-    ]
-
-
-def test_a_precision_with_a_seed_missing_has_no_mean(tmp_path):
-    path = write_study(tmp_path / "s.json", {
-        "VAE": row(0.0, 102.5), "VAE seed=1": row(0.0, 103.0), "VAE seed=2": row(0.0),
         "VAE precision=highest": row(0.0, 102.25),
         "VAE precision=highest seed=1": {"error": "nan"}})
-    assert choices.study_table("precision", path).splitlines()[2:] == [
-        "seed 0     102.50   102.25       +0.25",
-        "seed 1     103.00        -           -",
-        "seed 2          -        -           -",
-        "mean            -        -           -",
+    assert choices.study_table("precision", path).splitlines() == [
+        "MNIST, 55,000 training images, 10 epochs, seeds 0, 1, 2 (mean and sd of several); "
+        "in nats per image",
+        "precision     test -ELBO",
+        "medium     102.50 ± 0.50",
+        "highest           102.25",
         "highest, seed 1: nan",
         "highest, seed 2: not trained yet",
     ]
@@ -342,7 +329,6 @@ def test_curves_are_those_of_what_is_trained(tmp_path):
     path = write_study(tmp_path / "s.json", {
         "VAE": row(102.0), "VAE hidden_dim=512": {"error": "nan"}})
     assert choices.study_curves("hidden size", path) == {"400 (ours)": [150.0, 102.0]}
-    assert choices.study_made_from(path) == "MNIST, 55,000 training images, 10 epochs, seed 0"
 
 
 # ---------------------------------------------------------------- the committed results
