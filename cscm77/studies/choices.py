@@ -101,7 +101,8 @@ TESTED, AVERAGING = "precision", "averaging"
 STUDY = results_file.Study(
     "python -m cscm77.studies.choices", __doc__.partition("\n")[0], minutes=120,
     path=Path(__file__).resolve().with_name("study.json"),
-    measures={"averaged", "parameters"},
+    measures=lambda name: {"averaged", "parameters"} | (
+        {"quality"} if "GAN" in name else {"train_loss", "val_losses", "latents_in_use"}),
     summary=lambda row: (f"Frechet distance, averaged {row['averaged']['frechet']:.2f}"
                          if "quality" in row else f"validation loss {row['val_losses'][-1]:.2f}, "
                          f"averaged {row['averaged']:.2f}"))

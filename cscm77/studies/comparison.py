@@ -26,7 +26,7 @@ from vae import CVAE, VAE
 
 STUDY = results_file.Study(
     "python -m cscm77.studies.comparison", __doc__.partition("\n")[0], minutes=60,
-    path=Path(__file__).resolve().with_name("comparison.json"), measures={"quality"},
+    path=Path(__file__).resolve().with_name("comparison.json"), measures=lambda _: {"quality"},
     summary=lambda row: f"Frechet distance {row['quality']['frechet']:.2f}")
 SEEDS = (0, 1, 2)
 SAMPLES = 10_000

@@ -38,7 +38,7 @@ class Study(NamedTuple):
     description: str
     minutes: int  # that it takes, about
     path: Path  # of its results, where the command line names no other
-    measures: set  # what every row of its results has
+    measures: callable  # of a training's name: what its row has
     summary: callable  # of a row: what is printed when it is made
 
 
@@ -65,9 +65,10 @@ def read_results(study, path):
     """
     try:
         made = json.loads(Path(path).read_text(encoding="utf-8"))
-        rows = made["results"].values()
+        rows = made["results"].items()
         if made["provenance"].keys() >= MADE_FROM and all(
-                {"error"} <= row.keys() or study.measures <= row.keys() for row in rows):
+                {"error"} <= row.keys() or study.measures(name) <= row.keys()
+                for name, row in rows):
             return made
         reason = "entries are missing"
     except FileNotFoundError:

@@ -224,8 +224,8 @@ def test_no_result_is_typed_in_the_template():
     body = prose[prose.index("= Introduction"):]
     code = re.sub(r"(?:node|arrow|place)\([^\n]*|(?:fixed|pm|versus|from-to)\([^)]*\)", "", body)
     typed = set(re.findall(r"(?<![\w.])\d+\.\d+", code))
-    assert typed <= {"0.0", "0.01", "0.2", "0.5", "0.9", "0.995", "0.999", "0.001", "0.003", "0.0003",
-                     "0.6", "0.86", "0.84", "0.07", "0.82", "1.6"}
+    assert typed <= {"0.0", "0.01", "0.2", "0.5", "0.9", "0.995", "0.999", "0.001", "0.003",
+                     "0.0003", "0.6", "0.86", "0.84", "0.07", "0.82", "1.6"}
 
 
 def test_the_settings_that_the_text_names_are_those_of_the_code():

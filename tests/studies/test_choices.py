@@ -17,7 +17,7 @@ import vae
 from cscm77.measure.latents import kl_of_latents
 from cscm77.studies import choices
 from cscm77.studies.choices import STUDY, TRIALS, Trial, build, main, train_trial, training_name
-from cscm77.studies.results_file import BATCH_SIZE, EPOCHS, read_results
+from cscm77.studies.results_file import BATCH_SIZE, EPOCHS, ResultsError, read_results
 from cscm77.utils import arithmetic
 from cscm77_helper import averaged_vae, evaluate_vae, train_vae
 
@@ -194,7 +194,7 @@ def test_an_average_beside_a_training_is_the_formula_in_float64(every, updates):
 
 def test_only_where_asked_are_test_images_looked_at(few_images):
     row = train_trial(SMALL, few_images._replace(test=None), 1, None)
-    assert row.keys() == STUDY.measures | {"train_loss", "val_losses", "latents_in_use"}
+    assert row.keys() == STUDY.measures("VAE")
 
 
 @pytest.mark.parametrize("fails", [False, True])
@@ -323,6 +323,16 @@ def test_the_table_of_precisions_sets_them_below_each_other(tmp_path):
 def test_a_table_of_nothing_says_what_to_do(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"python -m cscm77\.studies\.choices makes it"):
         choices.study_table("precision", tmp_path / "none.json")
+
+
+@pytest.mark.parametrize("name, lost", [("VAE", "val_losses"), ("FC-GAN", "quality")])
+def test_a_row_that_lost_a_measure_of_its_kind_is_refused_in_words(tmp_path, name, lost):
+    whole = dict.fromkeys(STUDY.measures(name), 1.0)
+    path = write_study(tmp_path / "s.json", {name: whole})
+    assert read_results(STUDY, path)["results"] == {name: whole}
+    write_study(path, {name: {key: whole[key] for key in whole if key != lost}})
+    with pytest.raises(ResultsError, match="damaged file .entries are missing.; .* --fresh"):
+        choices.study_table("hidden size", path)
 
 
 def test_curves_are_those_of_what_is_trained(tmp_path):

@@ -16,7 +16,7 @@ from cscm77.studies import results_file
 from cscm77.studies.results_file import Study, parse, read_results, run_command
 
 NAMES = ["real", "A, seed 0", "B, seed 0", "A, seed 1"]
-STUDY = Study("python -m tried", "Trains.", 3, Path("tried.json"), {"epochs"},
+STUDY = Study("python -m tried", "Trains.", 3, Path("tried.json"), lambda _: {"epochs"},
               lambda row: f"{row['epochs']} epochs")
 
 
