@@ -99,7 +99,7 @@ AVERAGES = {f"{decay}, every {f'{every} steps' if every > 1 else 'step'}": (deca
 # Test images are for final numbers alone; of precisions it is to be shown that they change none.
 TESTED, AVERAGING = "precision", "averaging"
 STUDY = results_file.Study(
-    "python -m cscm77.studies.choices", __doc__.partition("\n")[0], minutes=120,
+    "python -m cscm77.studies.choices", __doc__.partition("\n")[0], minutes=240,
     path=Path(__file__).resolve().with_name("study.json"),
     measures=lambda name: {"averaged", "parameters"} | (
         {"quality"} if "GAN" in name else {"train_loss", "val_losses", "latents_in_use"}),
@@ -308,7 +308,7 @@ MEASURED = {  # group: what, and the columns; of others validation losses
 
 
 def study_table(group, path=STUDY.path):
-    """One of the `groups` of trials as a `Page`; errors are those of `read_results`."""
+    """One of the `GROUPS` of trials as a `Page`; errors are those of `read_results`."""
     made, rows = _made_and_rows(group, path)
     measured, columns = MEASURED.get(group, (VALIDATION, LOSSES))
     lines = {choice: [mean_and_sd(list(map(measure, seeds)), form)

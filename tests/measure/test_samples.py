@@ -55,6 +55,15 @@ def test_kernel_distance_is_the_unbiased_sum():
     assert found == pytest.approx((expected.item(), 0), rel=1e-6, abs=1e-6)  # every subset is all
 
 
+@pytest.mark.parametrize("number, size", [(50, 50), (600, 120), (6000, 1000)])
+def test_the_subsets_of_few_images_are_smaller(number, size, monkeypatch):
+    sizes = []
+    monkeypatch.setattr("torchmetrics.image.kid.poly_mmd", lambda x, y: torch.tensor(
+        float(not sizes.append((len(x), len(y))))))
+    assert measures.kernel_distance(torch.rand(number, 2), torch.rand(number + 9, 2)) == (1, 0)
+    assert sizes == [(size, size)] * measures.SUBSETS
+
+
 def test_kernel_distance_is_about_zero_for_sets_alike_and_the_same_at_every_call(monkeypatch):
     monkeypatch.setattr(measures, "SUBSET_SIZE", 100)
     x, y = torch.randn(2, 300, 6).double()
