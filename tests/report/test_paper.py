@@ -168,6 +168,7 @@ def test_the_other_tables_are_those_of_their_files(report):
     assert f"1/1: {fixed(row['val_losses'][-1], 1)} ({fixed(100 * accuracy[0], 1)} %)" in text
     distance = study["FC-GAN learning_rate=0.0003"]["averaged"]["frechet"]
     assert f"FC, rate 0.0003: {fixed(distance, 0)}" in text
+    assert "(FC-GAN, lower in every seed) and, after two epochs, " in text  # of beta1 = 0
 
 
 def test_every_number_with_a_point_is_a_result_or_a_setting(report):
