@@ -103,7 +103,7 @@ def kernel_distance(real, fake):
     """Squared maximum mean discrepancy under the kernel (x.y / F + 1)^3, unbiased: mean, sd.
 
     Binkowski et al. (2018). Over random subsets of features (M, F) and (N, F), M and N > 1, of a
-    fifth of fewer than 5,000; about 0, or below, where the two are alike.
+    fifth of fewer than 5,000 (of 100 at least); about 0, or below, where the two are alike.
     """
     from torchmetrics.image.kid import poly_mmd
 

@@ -20,7 +20,7 @@ from cscm77.report.pictures import figure_bytes, show_and_close
 
 UNITS = {title: unit for unit, titles in {  # an arrow says which numbers are better
     "nats ↓": "-ELBO; K = 10; K = 100; 100 samples; last weights; averaged",
-    "nats": "reconstruction; KL; training; difference",
+    "nats": "reconstruction; KL; training",
     "↓": "Frechet distance; Frechet; Frechet, last weights; kernel distance; kernel; off uniform",
     "↑": "score; coverage; as asked; as asked for; averaged, as asked; rarest digit",
 }.items() for title in titles.split("; ")}  # under the head of a column

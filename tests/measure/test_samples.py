@@ -100,9 +100,10 @@ def test_classifier_score_has_the_number_of_classes_as_its_ceiling():
 
 
 def test_an_empty_class_is_counted():
-    counts = torch.bincount(torch.tensor([1, 1, 9]), minlength=10)
-    assert counts.tolist() == [0, 2, 0, 0, 0, 0, 0, 0, 0, 1]
-    assert measures.distance_from_uniform(counts) == pytest.approx(0.8)
+    ones, real = (reading(torch.randn(9, 4), digits) for digits in (torch.ones(9).long(),
+                                                                    torch.arange(9)))
+    quality = measures.measure_samples(ones, real)
+    assert quality.classes == [0, 9] + 8 * [0] and quality.uniformity == pytest.approx(0.9)
     assert measures.distance_from_uniform(torch.full((10,), 7)) == 0
     assert measures.distance_from_uniform(torch.tensor([5] + 9 * [0])) == pytest.approx(0.9)
 
